@@ -1,0 +1,89 @@
+// csrc/engine/engine.h: what a session asks of an implementation of the model; csrc/graph is the first one.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "checkpoint/config.h"
+#include "checkpoint/safetensors.h"
+
+namespace personaplex {
+
+/// How one stream's tokens are drawn. temperature 0 means greedy (argmax, ties to the lowest index).
+struct Sampling {
+  float temperature = 0.8F;
+  int top_k = 250;                        // <= 0 or >= card: no limit
+  bool greedy() const { return temperature <= 0.0F; }
+};
+
+struct SamplingOptions {
+  Sampling text{0.7F, 25};
+  Sampling audio{0.8F, 250};
+};
+
+/// The mutable half of one conversation on the device: KV rings, codec buffers. A value: clone() is deep.
+struct EngineState {
+  virtual ~EngineState() = default;
+  virtual std::unique_ptr<EngineState> clone() const = 0;
+  /// Every buffer by name, filled positions only; load() accepts exactly what save() gave.
+  virtual std::vector<NamedTensor> save() const = 0;
+  virtual void load(const std::map<std::string, TensorView>& tensors) = 0;
+};
+
+/// What the language model draws in one frame.
+struct Frame {
+  std::vector<int> tokens;                // [1 + depformer steps]: text, then the audio rows; forced cells come back unchanged
+};
+
+/// One frame's question to the language model.
+struct FrameInput {
+  std::span<const int> column;            // [rows] tokens to embed; -1 contributes zero
+  std::span<const int> target;            // [rows] the cells being predicted
+  std::span<const std::uint8_t> forced;   // [rows] 1 where target is given and must be kept
+  std::uint64_t seed = 0;                 // Philox key
+  std::uint64_t frame = 0;                // Philox counter, high half: index of the step call
+};
+
+/// Named float32 tensors for the tests ("hidden", "text_logits", "enc_seanet", ...).
+using Probe = std::map<std::string, TensorView>;
+
+/// Every call runs on the one thread that the model owns. States belong to the engine that made them.
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual const Config& config() const = 0;
+  virtual int depformer_steps() const = 0;
+  virtual std::unique_ptr<EngineState> new_state() const = 0;
+
+  // Language model.
+  /// Appends columns of tokens [T][rows], no sampling, no depformer. Checks `cancel` between chunks and throws Cancelled.
+  virtual void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns, int chunk,
+                              const std::atomic<bool>* cancel) = 0;
+  /// The same for ready-made embeddings, [T, dim] float32.
+  virtual void prefill_embeddings(EngineState& state, std::span<const float> embeddings, int chunk,
+                                  const std::atomic<bool>* cancel) = 0;
+  /// One frame: temporal step, text, depformer. `probe`, when given, receives hidden and logits.
+  virtual Frame step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
+                     Probe* probe = nullptr) = 0;
+  /// Sum of the embeddings of each column, [T, dim] float32: what a voice preset stores.
+  virtual std::vector<float> embed(std::span<const std::vector<int>> columns) = 0;
+
+  // Codec. Encoder and decoder state are separate; reset_mimi clears both.
+  virtual void reset_mimi(EngineState& state) = 0;
+  virtual std::vector<int> encode(EngineState& state, std::span<const float> pcm, Probe* probe = nullptr) = 0;   // [1920] -> [Q]
+  virtual std::vector<float> decode(EngineState& state, std::span<const int> codes, Probe* probe = nullptr) = 0; // [Q] -> [1920]
+
+  // Teacher-forced parts, for tests/golden.
+  /// tokens [S][rows], in chunks -> "embeddings" [S, D], "hidden" [S, D], "text_logits" [S, text_card]
+  virtual Probe probe_temporal(std::span<const std::vector<int>> columns, int chunk) = 0;
+  /// hidden [n, D], text [n], given [n][steps] -> "logits" [n, steps, card]
+  virtual Probe probe_depformer(std::span<const float> hidden, std::span<const int> text,
+                                std::span<const std::vector<int>> given) = 0;
+};
+
+}  // namespace personaplex

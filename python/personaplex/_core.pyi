@@ -1,0 +1,163 @@
+# Type stub of the C++ extension (csrc/bindings). Arrays are numpy; no MLX array crosses this line.
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+MLX_VERSION: str  # the MLX this extension was built against
+
+class PersonaplexError(Exception): ...
+class WeightsError(PersonaplexError): ...
+class StreamError(PersonaplexError): ...
+class DeviceError(PersonaplexError): ...
+class CancelledError(PersonaplexError): ...
+
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy."""
+
+    text_temperature: float
+    text_top_k: int
+    audio_temperature: float
+    audio_top_k: int
+    def __init__(
+        self,
+        text_temperature: float = 0.7,
+        text_top_k: int = 25,
+        audio_temperature: float = 0.8,
+        audio_top_k: int = 250,
+    ) -> None: ...
+
+class StepOutput:
+    """One frame of the agent."""
+
+    @property
+    def audio(self) -> NDArray[np.float32]: ...  # [1920], 24 kHz
+    @property
+    def text_token(self) -> int: ...
+    @property
+    def tokens(self) -> NDArray[np.int32]: ...  # [rows]: text, agent codes, user codes of the same frame
+    @property
+    def index(self) -> int: ...  # 0 for the first step after the prompt
+    @property
+    def step_ms(self) -> float: ...
+
+class Snapshot:
+    """The state of a session as an immutable value; restoring it shares memory until written."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def save(self, path: str, key: str) -> None: ...
+
+class Session:
+    """One conversation. Made by Model.session(); not to be used from two threads at once."""
+
+    @property
+    def ready(self) -> bool: ...  # prompt done, step() allowed
+    @property
+    def poisoned(self) -> bool: ...  # a step failed half way; reset() or restore() first
+    @property
+    def frames(self) -> int: ...  # step() calls since the prompt
+    @property
+    def position(self) -> int: ...  # temporal positions in the KV ring since the start
+    sampling: Sampling
+    seed: int
+    def prompt(
+        self,
+        voice_embeddings: NDArray[np.float32] | None = None,  # [V, dim]
+        voice_cache: NDArray[np.int64] | None = None,  # [rows, max_delay + 3]
+        voice_codes: NDArray[np.int32] | None = None,  # [Q, frames]: fed instead of replayed
+        text_tokens: Sequence[int] = (),
+        chunk: int = 8,  # columns per prefill pass, 1..8
+        progress: Callable[[int, int], None] | None = None,  # (columns done, columns in all)
+    ) -> None:
+        """Runs voice, silence, text, silence from a fresh state; Ctrl-C stops it between chunks."""
+
+    def step(self, pcm: NDArray[np.float32], text_token: int | None = None) -> StepOutput:
+        """[1920] float32 of the user in, one frame of the agent out. `text_token` forces the agent's text."""
+
+    def step_codes(self, user_codes: NDArray[np.int32], decode: bool = True) -> StepOutput: ...
+    def reset(self, seed: int | None = None) -> None:
+        """Back to the moment after the prompt; clears poison."""
+
+    def clone(self, seed: int | None = None) -> Session: ...
+    def snapshot(self) -> Snapshot: ...
+    def restore(self, snapshot: Snapshot) -> None:
+        """Becomes the snapshot, which is also what reset() returns to."""
+
+    def close(self) -> None: ...
+    def voice_preset(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """(embeddings [V, dim], cache [rows, max_delay + 3]) of the voice given as codes to prompt()."""
+
+    # For tests.
+    def grid_ring(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]: ...  # tokens and forced flags, [rows, max_delay + 3]
+    def probe(self) -> dict[str, NDArray[np.float32]]: ...  # of the last step, when probing is on
+    def set_probing(self, on: bool) -> None: ...
+
+class Model:
+    """A loaded model. `source` is a checkpoint directory, "random:7b" or "random:tiny"."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        device: str = "auto",  # auto, cpu, gpu, metal, cuda
+        engine: str = "auto",  # auto, graph
+        dtype: str = "auto",  # auto, float32, bfloat16
+        temporal_bits: int = 0,
+        depformer_bits: int = 0,
+        head_bits: int = 0,
+        embedding_bits: int = 0,
+        group_size: int = 0,
+        depformer_steps: int = 0,
+        context: int = 0,
+        compile: bool = False,
+        dequantize: bool = False,
+        weights_seed: int = 0,  # random models only
+    ) -> None: ...
+    @property
+    def config(self) -> dict[str, object]: ...
+    # config keys: dim, num_layers, num_heads, n_q, codebooks, rows, card, text_card, context, delays, text_padding_id,
+    # depformer_steps, frame_samples, silence_codes, sine_codes, spacer_frames
+    @property
+    def info(self) -> dict[str, object]: ...
+    # info keys: source, device, device_name, engine, dtype, bits {component: int}, group_size, weight_bytes,
+    # kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    def session(self, sampling: Sampling | None = None, seed: int = 0) -> Session: ...
+    def load_snapshot(self, path: str, key: str) -> Snapshot:
+        """WeightsError when the file is broken or its key is another one."""
+
+    def encode(self, pcm: NDArray[np.float32]) -> NDArray[np.int32]:
+        """[n * 1920] -> [Q, n] codes, from a fresh encoder."""
+
+    def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """[Q, n] -> [n * 1920], from a fresh decoder."""
+
+    def unload(self) -> None:
+        """Frees the weights and every session's state; using them afterwards raises DeviceError."""
+
+    @property
+    def loaded(self) -> bool: ...
+    # For tests.
+    def probe_mimi(self, pcm: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]: ...
+    def probe_temporal(self, tokens: NDArray[np.int32], chunk: int = 1) -> dict[str, NDArray[np.float32]]: ...
+    def probe_depformer(
+        self, hidden: NDArray[np.float32], text: NDArray[np.int32], given: NDArray[np.int32]
+    ) -> NDArray[np.float32]: ...
+
+def read_tensors(path: str) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+    """A safetensors file as numpy: floats become float32, integers and bools int64. WeightsError when malformed."""
+
+def write_tensors(
+    path: str, tensors: dict[str, NDArray[np.float32] | NDArray[np.int64] | NDArray[np.int32]], metadata: dict[str, str]
+) -> None:
+    """Writes a safetensors file atomically."""
+
+def sample(logits: NDArray[np.float32], temperature: float, top_k: int, seed: int, stream: int, frame: int) -> int:
+    """One token by the engines' sampling rule (Philox noise)."""
+
+def sample_with_noise(logits: NDArray[np.float32], noise: NDArray[np.float32], temperature: float, top_k: int) -> int: ...
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The four words of Philox 4x32-10."""
+
+def devices() -> dict[str, bool]:
+    """Which of cpu, metal, cuda this MLX can use."""
