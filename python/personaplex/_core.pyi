@@ -90,7 +90,9 @@ class Session:
 
     # For tests.
     def grid_ring(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]: ...  # tokens and forced flags, [rows, max_delay + 3]
-    def probe(self) -> dict[str, NDArray[np.float32]]: ...  # of the last step, when probing is on
+    def probe(self) -> dict[str, NDArray[np.float32]]:
+        """Of the last step, when probing is on: hidden [dim], text_logits [text_card], audio_logits [steps, card]."""
+
     def set_probing(self, on: bool) -> None: ...
 
 class Model:
@@ -138,11 +140,18 @@ class Model:
     @property
     def loaded(self) -> bool: ...
     # For tests.
-    def probe_mimi(self, pcm: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]: ...
-    def probe_temporal(self, tokens: NDArray[np.int32], chunk: int = 1) -> dict[str, NDArray[np.float32]]: ...
+    def probe_mimi(self, pcm: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """[T * 1920] through a fresh encoder and decoder, frame by frame, with every stage: enc_seanet [D, 2T],
+        enc_transformer [D, 2T], latent [D, T], codes [Q, T], dec_quantized [D, T], dec_upsampled [D, 2T],
+        dec_transformer [D, 2T], decoded [T * 1920]. All float32."""
+
+    def probe_temporal(self, tokens: NDArray[np.int32], chunk: int = 1) -> dict[str, NDArray[np.float32]]:
+        """tokens [rows, S], fed as they are -> embeddings [S, dim], hidden [S, dim], text_logits [S, text_card]."""
+
     def probe_depformer(
         self, hidden: NDArray[np.float32], text: NDArray[np.int32], given: NDArray[np.int32]
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[np.float32]:
+        """hidden [n, dim], text [n], given [n, >= steps - 1] (token k is the input of step k + 1) -> [n, steps, card]."""
 
 def read_tensors(path: str) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
     """A safetensors file as numpy: floats become float32, integers and bools int64. WeightsError when malformed."""
