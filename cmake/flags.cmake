@@ -1,6 +1,7 @@
 # cmake/flags.cmake: strict warnings for our own sources, and sanitizers for everything when asked for.
 add_library(personaplex_warnings INTERFACE)
-target_compile_options(personaplex_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
+target_compile_options(personaplex_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+                       -Wno-sign-conversion)  # which clang would add and g++ does not
 if(PERSONAPLEX_WERROR)
   target_compile_options(personaplex_warnings INTERFACE -Werror)
 endif()

@@ -30,7 +30,7 @@ def check() -> None:
 
 
 def _check_system() -> None:
-    if sys.version_info < (3, 10):  # noqa: UP036: pip checks it too, but a copied package does not
+    if sys.version_info < (3, 10):  # noqa: UP036 - a copied package was never checked by pip
         found = ".".join(str(part) for part in sys.version_info[:3])
         raise ImportError(f"[personaplex] needs Python 3.10 or later, this is {found}.")
     if sys.platform == "win32":
