@@ -1,4 +1,4 @@
-# tools/golden_presets.py: the small models that tools/make_goldens.py writes golden data of, and what each tensor means.
+# tools/golden_presets.py: the small models of tools/make_goldens.py, and what each golden tensor means.
 from __future__ import annotations
 
 from dataclasses import dataclass

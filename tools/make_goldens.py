@@ -3,7 +3,7 @@
 
     python tools/make_goldens.py                         # every preset, into tests/golden/data
     python tools/make_goldens.py nano --out /tmp/data    # one preset, elsewhere
-    python tools/make_goldens.py --compare DIR           # DIR's weights and inputs through this script, against DIR's data
+    python tools/make_goldens.py --compare DIR           # DIR's weights and inputs through this script
 
 Needs PyPI `moshi` and torch (install lines in docs/golden.md). The generation loop is ours: a flat table of tokens
 (tests/python/reference.py), since moshi's own neither replays voices nor takes user tokens in every row.
@@ -440,7 +440,7 @@ def compare(folder: Path) -> int:
         print(f"{error:9.2e}  {key}")
     worst = max(rows)[0]
     print(
-        f"{len(set(out) & set(golden))} tensors, integers equal: {worst < float('inf')}, largest relative difference {worst:.2e}"
+        f"{len(set(out) & set(golden))} tensors, integers equal: {worst < float('inf')}, largest difference {worst:.2e}"
     )
     return int(worst > 1e-5)
 

@@ -1,4 +1,4 @@
-# tests/golden/weights.py: random weights as a pure function of (seed, key, shape), so that no golden directory stores them.
+# tests/golden/weights.py: random weights as a pure function of (seed, key, shape), so that no directory stores them.
 from __future__ import annotations
 
 import math
@@ -30,7 +30,7 @@ def lm_weight(seed: int, key: str, shape: list[int]) -> np.ndarray:
 
 
 def mimi_weight(seed: int, key: str, shape: list[int], codebooks: dict[str, list[list[float]]]) -> np.ndarray:
-    """One tensor of Mimi, float32. `codebooks`: key -> [mean, deviation], so that random codewords cover the latents."""
+    """One tensor of Mimi, float32. `codebooks`: key -> [mean, deviation], so that the codewords cover the latents."""
     value = noise(seed, key, shape)
     if key.endswith("_initialized"):
         return np.ones(shape, np.float32)

@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+# tests/golden/check.py: runs this project on a golden directory and compares; see docs/golden.md.
+"""Compares this project with the golden data of a reference implementation.
+
+One line per group: the tensor that is farthest off (||a - b|| / ||b||) and whether every token is equal.
+Exit status 1 on any miss. With --bits 8 or 4 the quantized engine is compared with the float32 graph on the same
+weights, dequantized, so that quantization itself is no part of the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # TF32 would be the whole error on an NVIDIA card
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "python")]
+import folder  # noqa: E402
+from folder import Golden  # noqa: E402
+from reference import Grid  # noqa: E402
+
+from personaplex import _core, pt  # noqa: E402
+
+TOLERANCE = 1e-5
+CHUNKS = (1, 3, 8)  # columns per prefill pass: one by one, odd, full
+USER = 4  # lmgen.phase
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of one group: what came out and what the golden data says, under the golden tensors' names."""
+
+    label: str
+    got: Arrays
+    want: Arrays
+
+
+@dataclass
+class Line:
+    """The verdict on a group."""
+
+    group: str
+    worst: float = 0.0
+    where: str = ""
+    floats: int = 0
+    integers: int = 0
+    misses: list[str] = field(default_factory=list)
+    skipped: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.misses
+
+    def add(self, label: str, got: Arrays, want: Arrays) -> None:
+        for name in want:
+            a, b, what = got[name], want[name], f"{name} ({label})" if label else name
+            if a.shape != b.shape:
+                self.misses.append(f"{what}: shape {a.shape}, expected {b.shape}")
+            elif np.issubdtype(b.dtype, np.integer):
+                self.integers += b.size
+                if not np.array_equal(a, b):
+                    first = tuple(int(i) for i in np.argwhere(a != b)[0])
+                    self.misses.append(f"{what}: {int((a != b).sum())} of {b.size} differ, first at {first}")
+            else:
+                self.floats += 1
+                error = relative_error(a, b)
+                if not error <= self.worst:  # also true for NaN
+                    self.worst, self.where = error, what
+                if not error <= TOLERANCE:
+                    self.misses.append(f"{what}: relative error {error:.2e}")
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"{self.group:<10} skipped: {self.skipped}"
+        tokens = f"{self.integers} tokens" if self.integers else "no tokens"
+        largest = f"largest error {self.worst:.1e} in {self.where}" if self.floats else "no tensors"
+        head = f"{self.group:<10} {'ok  ' if self.ok else 'MISS'} {tokens} compared, {largest}"
+        return "\n".join([head] + [f"           {miss}" for miss in self.misses])
+
+
+def relative_error(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
+
+
+# The groups. Each yields cases; nothing here knows a size.
+
+
+def mimi(model: _core.Model, golden: Golden) -> Iterator[Case]:
+    names = {"enc_seanet": "enc_seanet", "enc_transformer": "enc_transformer_stream", "latent": "latent_stream"}
+    names |= {"dec_quantized": "dec_quantized", "dec_upsampled": "dec_upsampled_stream"}
+    names |= {"dec_transformer": "dec_transformer_stream"}
+    probe = model.probe_mimi(golden["mimi.pcm"])
+    got = {f"mimi.{there}": probe[here] for here, there in names.items()}
+    got["mimi.codes_stream"] = model.encode(golden["mimi.pcm"])
+    got["mimi.decoded_stream"] = model.decode(golden["mimi.codes_stream"])
+    yield Case("", got, {name: golden[name] for name in got})
+
+
+def temporal(model: _core.Model, golden: Golden, chunks: tuple[int, ...]) -> Iterator[Case]:
+    names = ("embeddings", "hidden", "text_logits")
+    fed = conversation_columns(golden)
+    voice = golden["voice.embeddings"].reshape(-1, golden["lmgen.hidden"].shape[1])
+    for chunk in chunks:
+        probe = model.probe_temporal(np.ascontiguousarray(golden["temporal.tokens"].T), chunk=chunk)
+        yield Case(f"chunk {chunk}", *matched({f"temporal.{name}": probe[name] for name in names}, golden))
+        probe = model.probe_temporal(fed, chunk=chunk)
+        got, want = matched({f"lmgen.{name}": probe[name] for name in names[1:]}, golden)
+        got["voice.embeddings"], want["voice.embeddings"] = probe["embeddings"][: len(voice)], voice
+        yield Case(f"conversation, chunk {chunk}", got, want)
+
+
+def matched(got: Arrays, golden: Golden) -> tuple[Arrays, Arrays]:
+    return got, {name: golden[name] for name in got}
+
+
+def conversation_columns(golden: Golden) -> np.ndarray:
+    """[N, rows] tokens of a conversation whose voice was fed as codes; the golden run replayed a preset instead."""
+    kwargs, columns = golden.manifest["lm_kwargs"], golden["lmgen.input"].copy()
+    grid = Grid(kwargs["delays"], kwargs["text_card"], kwargs["card"])
+    for i, codes in enumerate(golden["voice.codes"].T[1:]):
+        grid.put(golden["lmgen.sine_tokens"], codes, kwargs["existing_text_padding_id"])
+        columns[i] = grid.column
+        grid.finish([])
+    return columns.astype(np.int32)
+
+
+def depformer(model: _core.Model, golden: Golden) -> Iterator[Case]:
+    steps = model.config["depformer_steps"]
+    given = np.ascontiguousarray(golden["depformer.given"][:, :steps])
+    logits = model.probe_depformer(golden["depformer.hidden"], golden["depformer.text"], given)
+    want = golden["depformer.logits"][:, :steps]
+    yield Case(f"{steps} steps", {"depformer.logits": logits}, {"depformer.logits": want})
+
+
+def voice(model: _core.Model, golden: Golden) -> Iterator[Case]:
+    session = greedy_session(model)
+    session.prompt(voice_codes=golden["voice.codes"], text_tokens=golden["lmgen.text_prompt"].tolist())
+    embeddings, cache = session.voice_preset()
+    want = {"voice.embeddings": golden["voice.embeddings"][:, 0, 0], "voice.cache": golden["voice.cache"][0]}
+    yield Case("from codes", {"voice.embeddings": embeddings, "voice.cache": cache}, want)
+
+
+def lmgen(model: _core.Model, golden: Golden, chunks: tuple[int, ...]) -> Iterator[Case]:
+    preset = pt.read_voice(golden.path / "voice.pt")
+    replayed = {
+        "voice_embeddings": np.ascontiguousarray(preset["embeddings"][:, 0, 0]),
+        "voice_cache": preset["cache"].reshape(preset["cache"].shape[-2:]),
+    }
+    for chunk in chunks:
+        yield conversation(model, golden, f"replayed voice, chunk {chunk}", replayed | {"chunk": chunk})
+    fed = {"voice_codes": golden["voice.codes"], "chunk": chunks[-1]}
+    yield conversation(model, golden, f"fed voice, chunk {chunks[-1]}", fed)
+    yield from_audio(model, golden, replayed)
+
+
+def conversation(model: _core.Model, golden: Golden, label: str, prompt: dict) -> Case:
+    """Prompt, then the user's codes; every frame's tokens, token ring, hidden state, logits and audio."""
+    steps = model.config["depformer_steps"]
+    user = golden["lmgen.phase"] == USER
+    spoken = int(np.argmax(user))  # columns of the prompt
+    session = greedy_session(model)
+    session.set_probing(True)
+    session.prompt(text_tokens=golden["lmgen.text_prompt"].tolist(), **prompt)
+    rings, frames = [session.grid_ring()], []
+    if session.position != spoken:
+        raise AssertionError(f"[check] the prompt took {session.position} positions, expected {spoken}")
+    for codes in golden["lmgen.user_codes"].T:
+        output = session.step_codes(np.ascontiguousarray(codes))
+        frames.append({"out": output.tokens, "agent_pcm": output.audio, **session.probe()})
+        rings.append(session.grid_ring())
+    rows = slice(spoken - 1, None)  # the ring is known from the last prompt column on
+    got = {f"lmgen.{name}": np.stack([frame[name] for frame in frames]) for name in ("out", "hidden", "text_logits")}
+    got["lmgen.audio_logits_user"] = np.stack([frame["audio_logits"] for frame in frames])
+    got["lmgen.agent_pcm"] = np.concatenate([frame["agent_pcm"] for frame in frames])
+    got["lmgen.cache"], got["lmgen.provided_after"] = (np.stack(parts) for parts in zip(*rings, strict=True))
+    want = {name: golden[name] for name in got}
+    want |= {name: golden[name][user] for name in ("lmgen.hidden", "lmgen.text_logits")}
+    want |= {name: golden[name][rows] for name in ("lmgen.cache", "lmgen.provided_after")}
+    want["lmgen.audio_logits_user"] = want["lmgen.audio_logits_user"][:, :steps]
+    return Case(f"{steps} depformer steps, {label}", got, want)
+
+
+def from_audio(model: _core.Model, golden: Golden, prompt: dict) -> Case:
+    """The way that a user takes: samples in, samples out."""
+    session = greedy_session(model)
+    session.prompt(text_tokens=golden["lmgen.text_prompt"].tolist(), **prompt)
+    frames = golden["lmgen.user_pcm"].reshape(golden["lmgen.user_codes"].shape[1], -1)
+    outputs = [session.step(pcm) for pcm in frames]
+    got = {"lmgen.out": np.stack([o.tokens for o in outputs])}
+    got["lmgen.agent_pcm"] = np.concatenate([o.audio for o in outputs])
+    label = f"{model.config['depformer_steps']} depformer steps, from audio"
+    return Case(label, *matched(got, golden))
+
+
+def greedy_session(model: _core.Model) -> _core.Session:
+    return model.session(_core.Sampling(text_temperature=0, audio_temperature=0))
+
+
+def sampling(golden: Golden) -> Iterator[Case]:
+    for name, temperature in (("audio", 0.8), ("text", 0.7)):
+        logits, q = golden[f"sampling.{name}.logits"], golden[f"sampling.{name}.q"]
+        tokens = [sampled(*row, temperature) for row in zip(logits, q, strict=True)]
+        token = f"sampling.{name}.token"
+        yield Case("", {token: np.array(tokens)}, {token: golden[token]})
+
+
+def sampled(logits: np.ndarray, q: np.ndarray, temperature: float) -> int:
+    """The golden noise belongs to places, most probable first; ours to token ids."""
+    noise = np.ones_like(logits)
+    noise[np.argsort(-logits, kind="stable")[: len(q)]] = q
+    return _core.sample_with_noise(logits, noise, temperature, len(q))
+
+
+# Running them.
+
+
+@dataclass(frozen=True)
+class Options:
+    engine: str = "graph"
+    device: str = "cpu"
+    bits: int = 16
+    steps: tuple[str, ...] = ("8", "16")  # "8": the agent's rows only; "16": every row
+    chunks: tuple[int, ...] = CHUNKS
+
+
+def check(path: Path | str, options: Options = Options()) -> list[Line]:  # noqa: B008 (frozen)
+    """Every group's verdict on a golden directory."""
+    golden = folder.load(path)
+    groups = ("mimi", "temporal", "depformer", "voice", "lmgen", "sampling")
+    lines = {group: Line(group) for group in groups}
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = str(folder.checkpoint(golden, Path(directory) / "checkpoint"))
+        for i, steps in enumerate(options.steps if golden.has_lm else options.steps[:1]):
+            model = open_model(checkpoint, golden, steps, options)
+            exact = open_model(checkpoint, golden, steps, options, exact=True) if options.bits < 16 else None
+            for group in ("mimi", "temporal", "depformer", "voice", "lmgen") if golden.has_lm else ("mimi",):
+                if i == 0 or group in ("depformer", "lmgen"):  # the others do not depend on the depformer
+                    compare(lines[group], group, model, exact, golden, options)
+            for loaded in (model, exact):
+                if loaded is not None:
+                    loaded.unload()
+    if golden.has_lm:
+        for case in sampling(golden):
+            lines["sampling"].add(case.label, case.got, case.want)
+    else:
+        for group in groups[1:]:
+            lines[group].skipped = "this data has no language model"
+    return list(lines.values())
+
+
+def compare(
+    line: Line, group: str, model: _core.Model, exact: _core.Model | None, golden: Golden, options: Options
+) -> None:
+    """Adds a group's cases to its line. `exact`, when given, stands in for the golden values."""
+    run = globals()[group]
+    extra = (options.chunks,) if group in ("temporal", "lmgen") else ()
+    if exact is None:
+        for case in run(model, golden, *extra):
+            line.add(case.label, case.got, case.want)
+        return
+    for case, truth in zip(run(model, golden, *extra), run(exact, golden, *extra), strict=True):
+        line.add(case.label, case.got, {name: truth.got[name] for name in case.want})
+
+
+def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, exact: bool = False) -> _core.Model:
+    """`exact`: the graph engine on the quantized weights, dequantized to float32."""
+    parts = ("temporal_bits", "depformer_bits", "head_bits", "embedding_bits") if options.bits < 16 else ()
+    return _core.Model(
+        checkpoint,
+        device=options.device,
+        engine="graph" if exact else options.engine,
+        dtype="float32",
+        depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
+        dequantize=exact,
+        **{part: options.bits for part in parts},
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--engine", default="graph")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bits", type=int, choices=(16, 8, 4), default=16)
+    parser.add_argument("--depformer-steps", choices=("8", "16", "both"), default="both", help="half or all of them")
+    parser.add_argument("--chunk", type=int, choices=range(1, 9), metavar="1..8", help="only this prefill chunk")
+    args = parser.parse_args()
+    steps = ("8", "16") if args.depformer_steps == "both" else (args.depformer_steps,)
+    chunks = (args.chunk,) if args.chunk else CHUNKS
+    try:
+        lines = check(args.directory, Options(args.engine, args.device, args.bits, steps, chunks))
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(*lines, sep="\n")
+    return int(not all(line.ok for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
