@@ -1,0 +1,132 @@
+"""The two functions most callers need: load a model, and answer a recording with the default one."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from personaplex import _core, hub
+from personaplex.audio import AudioLike
+from personaplex.errors import WeightsError
+from personaplex.model import Model
+from personaplex.prompt_cache import MODES
+from personaplex.response import Response
+from personaplex.text import Tokenizer
+
+_default: Model | None = None
+_default_lock = threading.Lock()
+
+
+def load(
+    model: str | os.PathLike[str] = hub.DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    engine: str = "auto",
+    dtype: str = "auto",
+    bits: int | None = None,
+    temporal_bits: int | None = None,
+    depformer_bits: int | None = None,
+    head_bits: int | None = None,
+    embedding_bits: int | None = None,
+    group_size: int | None = None,
+    depformer_steps: int | None = None,
+    context: int | None = None,
+    compile: bool = False,
+    revision: str | None = None,
+    prompt_cache: str = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Model:
+    """Loads a model.
+
+    Args:
+        model: a checkpoint directory, a hub id `owner/name[@revision]`, "random:tiny" or "random:7b" (random weights:
+            they speak noise, and need no download).
+        device: "auto", "cpu", "gpu", "metal" or "cuda".
+        engine: "auto" or "graph".
+        dtype: "auto", "float32" or "bfloat16".
+        bits: 4, 8 or 16 for the temporal transformer and the depformer of an unquantized checkpoint; None as stored.
+        temporal_bits, depformer_bits, head_bits, embedding_bits: the same for one component, over `bits`.
+        group_size: of the quantization, 32 or 64.
+        depformer_steps: 8 (default) or 16; the result is the same, 16 takes longer.
+        context: positions that the temporal transformer sees; None as the model says (3000).
+        compile: compile the graph engine with mx::compile.
+        revision: of a hub model: branch, tag or commit.
+        prompt_cache: where the state after a prompt is kept: "auto" (memory, and disk when it took over a second),
+            "memory", "disk", "off".
+        cache_dir: folder for it; default $PERSONAPLEX_CACHE, else the platform's cache folder.
+
+    Raises:
+        ValueError: an argument out of range.
+        HubError: not found, no access, no network, unfinished download.
+        WeightsError: files missing, malformed, or not of this model.
+        DeviceError: the device is not there.
+    """
+    for name, value in (
+        ("bits", bits),
+        ("temporal_bits", temporal_bits),
+        ("depformer_bits", depformer_bits),
+        ("head_bits", head_bits),
+        ("embedding_bits", embedding_bits),
+    ):
+        _check(name, value, (None, 4, 8, 16))
+    _check("group_size", group_size, (None, 32, 64))
+    _check("depformer_steps", depformer_steps, (None, 8, 16))
+    _check("prompt_cache", prompt_cache, MODES)
+    if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
+        raise ValueError(f"[load] expected a context of 1 or more positions, got {context!r}.")
+
+    source = hub.resolve(model, revision)
+    core = _core.Model(
+        source.core_source,
+        device=device,
+        engine=engine,
+        dtype=dtype,
+        temporal_bits=temporal_bits or bits or 0,
+        depformer_bits=depformer_bits or bits or 0,
+        head_bits=head_bits or 0,
+        embedding_bits=embedding_bits or 0,
+        group_size=group_size or 0,
+        depformer_steps=depformer_steps or 0,
+        context=context or 0,
+        compile=compile,
+    )
+    try:
+        tokenizer = _tokenizer(source, core.config)
+    except BaseException:
+        core.unload()
+        raise
+    return Model(core, source, tokenizer, prompt_cache=prompt_cache, cache_dir=Path(cache_dir) if cache_dir else None)
+
+
+def respond(audio: AudioLike, model: Model | None = None, **options: Any) -> Response:
+    """Answers a recording with `model`, or with the default model, loaded at the first call and kept.
+
+    Takes the arguments of Model.respond().
+    """
+    return (model or _default_model()).respond(audio, **options)
+
+
+def _default_model() -> Model:
+    global _default
+    with _default_lock:
+        if _default is None or not _default.loaded:
+            _default = load()
+        return _default
+
+
+def _tokenizer(source: hub.ModelSource, config: Any) -> Tokenizer:
+    padding_id = int(config["text_padding_id"])
+    if source.directory is None:
+        return Tokenizer.of_random(padding_id)
+    tokenizer = Tokenizer.of_directory(source.directory, padding_id)
+    if tokenizer.size > int(config["text_card"]):
+        raise WeightsError(
+            f"[tokenizer] it has {tokenizer.size} pieces, the model {config['text_card']}; it belongs to another model."
+        )
+    return tokenizer
+
+
+def _check(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed or isinstance(value, bool):
+        choices = ", ".join(str(item) for item in allowed if item is not None)
+        raise ValueError(f"[load] expected {name} {choices}, got {value!r}.")

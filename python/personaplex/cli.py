@@ -1,0 +1,246 @@
+"""The `personaplex` command: options, help, errors. What `respond` does is in respond_command.py."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from personaplex.errors import PersonaplexError
+from personaplex.hub import DEFAULT_MODEL, KNOWN_MODELS
+from personaplex.prompts import PROMPTS
+from personaplex.version import __version__
+from personaplex.voices import VOICES
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+_EXAMPLES = """\
+examples:
+  # no download: random weights, so the answer is noise, but everything else is real
+  personaplex respond --model random:tiny --input question.wav
+
+  # a spoken answer in question-response.wav, and its text
+  personaplex respond --input question.wav --transcript
+
+  # another voice and role, the same answer every time
+  personaplex respond --input question.wav --voice NATF2 --system-prompt teacher --seed 7
+
+  # imitate a recorded voice; user left, agent right
+  personaplex respond --input question.wav --voice me.wav --stereo --output both.wav
+
+  # hear it while it is being made
+  personaplex respond --input question.wav --stream --output - | ffplay -nodisp -autoexit -
+
+  # many recordings, one load, one JSON line each
+  personaplex respond --input a.wav --input b.wav --output answers/ --json
+"""
+
+LoadFunction = Callable[..., Any]
+
+
+def main(argv: Sequence[str] | None = None, load: LoadFunction | None = None) -> int:
+    """Runs the command; returns the exit status: 0, 1 (failed), 2 (usage), 130 (Ctrl-C, after saving).
+
+    Args:
+        argv: without the program's name; None for sys.argv.
+        load: stands in for personaplex.load.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    logging.basicConfig(format="personaplex: %(message)s", level=logging.DEBUG if options.debug else logging.WARNING)
+    if load is None:
+        from personaplex.api import load
+    try:
+        return options.run(options, load)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except UsageError as error:
+        _complain(f"error: {error}")
+        return EXIT_USAGE
+    except (PersonaplexError, ValueError, TypeError, OSError, MemoryError) as error:
+        if options.debug:
+            raise
+        _complain(f"error: {_one_line(error)}")
+        # A wrong argument is usage; anything that went wrong with right arguments is a failure.
+        return EXIT_USAGE if isinstance(error, (ValueError, TypeError)) else EXIT_FAILURE
+
+
+class UsageError(Exception):
+    """Options that do not fit together or name things that are not there."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="personaplex",
+        description="Full-duplex speech to speech: the agent listens and speaks at the same time, 12.5 times a second.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"personaplex {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_respond(commands)
+    _add_voices(commands)
+    _add_prompts(commands)
+    return parser
+
+
+def _add_respond(commands: Any) -> None:
+    models = "\n".join(f"  {name}\n      {note}" for name, note in KNOWN_MODELS.items())
+    parser = commands.add_parser(
+        "respond",
+        help="answer a recording",
+        description="Answers a recording: writes the agent's audio, and its text when asked.",
+        epilog=(
+            f"models:\n{models}\n  random:tiny, random:7b\n      random weights of that shape: noise, but no download\n"
+            f"  a directory with a checkpoint\n\n{_EXAMPLES}"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    io = parser.add_argument_group("input and output")
+    io.add_argument(
+        "--input", "-i", action="append", required=True, metavar="FILE", help="input audio file; may be repeated"
+    )
+    io.add_argument(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="output file, or - for standard output (default: NAME-response.wav in the current folder); with several "
+        "inputs a folder, or a name with {name} in it",
+    )
+    io.add_argument("--stream", action="store_true", help="write audio as it is generated")
+    io.add_argument(
+        "--format",
+        choices=("wav", "raw"),
+        help="of streamed output: wav (default), or raw (16-bit little-endian PCM without a header)",
+    )
+    io.add_argument("--stereo", action="store_true", help="two channels: user left, agent right")
+    io.add_argument("--transcript", action="store_true", help="print the agent's text")
+    io.add_argument("--json", action="store_true", help="print one JSON object per input, and nothing else")
+
+    talk = parser.add_argument_group("conversation")
+    talk.add_argument(
+        "--voice",
+        default="NATM0",
+        metavar="VOICE",
+        help="NATF0-3, NATM0-3, VARF0-4, VARM0-4, a preset file, a recording to imitate, or none (default: NATM0)",
+    )
+    talk.add_argument(
+        "--system-prompt",
+        default="assistant",
+        metavar="TEXT",
+        help=f"{', '.join(PROMPTS)}, any text, or @FILE; empty for none (default: assistant)",
+    )
+    talk.add_argument(
+        "--max-steps",
+        type=int,
+        default=200,
+        metavar="N",
+        help="most frames (80 ms) generated after the input ends (default: 200); ends earlier once the agent has "
+        "spoken and fallen silent for 2 s",
+    )
+    talk.add_argument("--seed", type=int, metavar="N", help="of the sampling noise (default: another each time)")
+    talk.add_argument("--greedy", action="store_true", help="always the most likely token")
+    talk.add_argument("--audio-temp", type=float, default=0.8, metavar="T", help="default: 0.8")
+    talk.add_argument("--audio-top-k", type=int, default=250, metavar="K", help="default: 250")
+    talk.add_argument("--text-temp", type=float, default=0.7, metavar="T", help="default: 0.7")
+    talk.add_argument("--text-top-k", type=int, default=25, metavar="K", help="default: 25")
+    _add_model_options(parser)
+    from personaplex.respond_command import respond
+
+    parser.set_defaults(run=respond)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"hub id, folder or random:* (default: {DEFAULT_MODEL})"
+    )
+    model.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
+    model.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "metal", "cuda"))
+    model.add_argument("--engine", default="auto", choices=("auto", "graph"))
+    model.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    model.add_argument("--bits", type=int, choices=(4, 8, 16), help="quantize an unquantized checkpoint at load")
+    for part in ("temporal", "depformer", "head", "embedding"):
+        model.add_argument(f"--{part}-bits", type=int, choices=(4, 8, 16), help=f"the same, {part} only")
+    model.add_argument("--group-size", type=int, choices=(32, 64), help="of the quantization")
+    model.add_argument("--depformer-steps", type=int, choices=(8, 16), help="default: 8; 16 gives the same, slower")
+    model.add_argument("--context", type=int, metavar="N", help="frames that the model remembers (default: 3000)")
+    model.add_argument("--compile", action="store_true", help="MLX compiled inference (graph engine)")
+    model.add_argument(
+        "--prompt-cache",
+        default="auto",
+        choices=("auto", "memory", "disk", "off"),
+        help="where the state after voice and prompt is kept for the next time",
+    )
+    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+
+
+def _add_voices(commands: Any) -> None:
+    parser = commands.add_parser(
+        "voices",
+        help="list the voices, or make a preset from a recording",
+        description="Lists the voices. With --imitate, makes a voice preset from a recording of a few seconds.",
+    )
+    parser.add_argument("--imitate", metavar="FILE", help="recording of the voice")
+    parser.add_argument("--output", "-o", metavar="FILE", help="preset to write (.safetensors)")
+    _add_model_options(parser)
+    parser.set_defaults(run=_voices)
+
+
+def _add_prompts(commands: Any) -> None:
+    parser = commands.add_parser("prompts", help="list the system prompts", description="Lists the system prompts.")
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    parser.set_defaults(run=_prompts)
+
+
+def _voices(options: argparse.Namespace, load: LoadFunction) -> int:
+    if (options.imitate is None) != (options.output is None):
+        raise UsageError("--imitate and --output go together")
+    if options.imitate is None:
+        for name, description in VOICES.items():
+            print(f"{name}  {description}")
+        return 0
+    from pathlib import Path
+
+    from personaplex.audio import AudioSource
+
+    target = Path(options.output)
+    if target.suffix != ".safetensors":
+        raise UsageError(f"a preset is a .safetensors file, not {target.name!r}")
+    with_recording = AudioSource(options.imitate)
+    with_recording.close()
+    model = load(options.model, **model_options(options))
+    model.make_preset(options.imitate, target.stem).save(target)
+    print(target)
+    return 0
+
+
+def _prompts(options: argparse.Namespace, load: LoadFunction) -> int:
+    for name, text in PROMPTS.items():
+        print(f"{name}\n    {text}")
+    return 0
+
+
+def model_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of load() among the options."""
+    names = (
+        "device engine dtype bits temporal_bits depformer_bits head_bits embedding_bits group_size depformer_steps "
+        "context compile revision prompt_cache"
+    )
+    return {name: getattr(options, name) for name in names.split()}
+
+
+def _complain(message: str) -> None:
+    print(f"personaplex: {message}", file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename!r}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,147 @@
+"""From the name of a model to a directory on this disk, downloading it when it is a Hugging Face id."""
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personaplex.errors import HubError
+
+DEFAULT_MODEL = "aufklarer/PersonaPlex-7B-MLX-4bit"  # tagged CC-BY-NC-4.0
+
+# id -> what to know before downloading it.
+KNOWN_MODELS: dict[str, str] = {
+    DEFAULT_MODEL: "4-bit, about 5 GB, licence tag CC-BY-NC-4.0 (the default)",
+    "aufklarer/PersonaPlex-7B-MLX-8bit": "8-bit, about 9 GB, licence tag CC-BY-NC-4.0",
+    "nvidia/personaplex-7b-v1": "NVIDIA's original, 17 GB, gated: accept its licence first; quantized at load (--bits)",
+    "kyutai/personaplex-rl-seamless": "the original's layout with a full config.json; quantized at load (--bits)",
+}
+
+ALLOW_PATTERNS = ["*.safetensors", "config.json", "*.model", "voices/*", "voices.tgz"]
+
+_RANDOM = ("random:7b", "random:tiny")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        name: as the user would write it again.
+        directory: the checkpoint, or None for random weights.
+        revision: the commit, for a model of the hub.
+    """
+
+    name: str
+    directory: Path | None
+    revision: str | None = None
+
+    @property
+    def core_source(self) -> str:
+        """What the core's Model takes."""
+        return self.name if self.directory is None else str(self.directory)
+
+
+def resolve(source: str | os.PathLike[str], revision: str | None = None) -> ModelSource:
+    """A directory, "random:7b", "random:tiny", or "owner/name[@revision]" -> a ModelSource, downloading if needed.
+
+    Raises:
+        HubError: nothing of that name, no access, no network, or a download that did not finish.
+        ValueError: a revision for something that is not on the hub, or two revisions.
+    """
+    text = os.fspath(source)
+    if text.startswith("random:"):
+        if text not in _RANDOM:
+            raise HubError(f"[load] {text!r} is no random model; choose {' or '.join(_RANDOM)}.")
+        return _local(text, None, revision)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _local(text, path, revision)
+    if path.is_file():
+        raise HubError(f"[load] {text!r} is a file; expected the directory that holds the checkpoint.")
+    repo, _, pinned = text.partition("@")
+    if isinstance(source, os.PathLike) or _looks_like_path(text) or not _HUB_ID.fullmatch(repo):
+        raise HubError(
+            f"[load] {text!r} is neither a directory nor a model id; expected a directory, random:tiny, random:7b, or "
+            f"owner/name such as {DEFAULT_MODEL}."
+        )
+    if pinned and revision and pinned != revision:
+        raise ValueError(f"[load] two revisions: {pinned!r} in the name and revision={revision!r}.")
+    return _download(repo, pinned or revision)
+
+
+def _local(name: str, directory: Path | None, revision: str | None) -> ModelSource:
+    if revision is not None:
+        raise ValueError(f"[load] revision={revision!r} goes with a model of the hub, not with {name!r}.")
+    return ModelSource(name, directory)
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
+
+
+def _download(repo: str, revision: str | None) -> ModelSource:
+    import huggingface_hub
+
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                repo, revision=revision, allow_patterns=ALLOW_PATTERNS, library_name="personaplex"
+            )
+        )
+    except Exception as error:
+        raise HubError(_explain(error, repo, revision)) from error
+    # An offline cache may hold a snapshot of which only the small files arrived.
+    if not any(folder.glob("*.safetensors")):
+        raise HubError(
+            f"[load] {repo} has no *.safetensors in its snapshot {str(folder)!r}: it is no PersonaPlex model, or the "
+            f"download did not finish; `hf download {repo}` finishes it."
+        )
+    name = repo if revision is None else f"{repo}@{revision}"
+    return ModelSource(name, folder, folder.name)
+
+
+def _explain(error: Exception, repo: str, revision: str | None) -> str:
+    """One sentence on what happened, and the next step."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    incomplete: Any = getattr(errors, "IncompleteSnapshotError", ())  # younger than the oldest supported version
+    if isinstance(error, errors.GatedRepoError):
+        return f"[load] {repo} is gated: accept its licence at {page}, then `hf auth login`, then run this again."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"[load] there is no model {repo} on the hub, or your account may not see it; check the name at {page}, "
+            "and `hf auth login` if it is private."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"[load] {repo} has no revision {revision!r}; see {page}/commits/main."
+    if incomplete and isinstance(error, incomplete):
+        return (
+            f"[load] the download of {repo} is not complete and the hub cannot be reached; run this again online "
+            "(it resumes where it stopped)."
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        if constants.HF_HUB_OFFLINE:
+            return (
+                f"[load] {repo} is not in the cache {constants.HF_HUB_CACHE!r} and HF_HUB_OFFLINE forbids downloading; "
+                "unset it once, or copy the cache from another machine."
+            )
+        return (
+            f"[load] {repo} is not in the cache and {constants.ENDPOINT} cannot be reached; check the network or "
+            "proxy and run this again, or load a local directory."
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"[load] the disk of {constants.HF_HUB_CACHE!r} is full; free space or set HF_HOME to another disk, then "
+            "run this again (it resumes where it stopped)."
+        )
+    if isinstance(error, errors.HFValidationError):
+        return f"[load] {repo!r} is no valid model id ({error}); expected owner/name such as {DEFAULT_MODEL}."
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return (
+        f"[load] downloading {repo} failed: {type(error).__name__}: {first} Run this again; what has arrived is kept."
+    )
