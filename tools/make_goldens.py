@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 
 os.environ["NO_TORCH_COMPILE"] = os.environ["NO_CUDA_GRAPH"] = "1"
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from moshi.models.compression import MimiModel  # noqa: E402
-from moshi.models.lm import LMModel  # noqa: E402
-from moshi.modules import SEANetDecoder, SEANetEncoder, transformer  # noqa: E402
-from moshi.quantization import SplitResidualVectorQuantizer  # noqa: E402
+import numpy as np
+import torch
+from moshi.models.compression import MimiModel
+from moshi.models.lm import LMModel
+from moshi.modules import SEANetDecoder, SEANetEncoder, transformer
+from moshi.quantization import SplitResidualVectorQuantizer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "golden"), str(ROOT / "tests" / "python")]

@@ -99,7 +99,7 @@ def mimi(model: _core.Model, golden: Golden) -> Iterator[Case]:
     names |= {"dec_quantized": "dec_quantized", "dec_upsampled": "dec_upsampled_stream"}
     names |= {"dec_transformer": "dec_transformer_stream"}
     probe = model.probe_mimi(golden["mimi.pcm"])
-    got = {f"mimi.{there}": probe[here] for here, there in names.items()}
+    got = {f"mimi.{there}": probe[here].T for here, there in names.items()}  # [time, dim] -> [dim, time]
     got["mimi.codes_stream"] = model.encode(golden["mimi.pcm"])
     got["mimi.decoded_stream"] = model.decode(golden["mimi.codes_stream"])
     yield Case("", got, {name: golden[name] for name in got})
@@ -232,7 +232,7 @@ class Options:
     chunks: tuple[int, ...] = CHUNKS
 
 
-def check(path: Path | str, options: Options = Options()) -> list[Line]:  # noqa: B008 (frozen)
+def check(path: Path | str, options: Options = Options()) -> list[Line]:
     """Every group's verdict on a golden directory."""
     golden = folder.load(path)
     groups = ("mimi", "temporal", "depformer", "voice", "lmgen", "sampling")
@@ -281,7 +281,7 @@ def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, ex
         dtype="float32",
         depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
         dequantize=exact,
-        **{part: options.bits for part in parts},
+        **dict.fromkeys(parts, options.bits),
     )
 
 

@@ -90,8 +90,8 @@ def checkpoint(golden: Golden, directory: Path | str) -> Path:
             tensors.write(directory / target, mimi_weights(golden))
         else:
             raise FileNotFoundError(
-                f"[check] {stored} is missing and its manifest names no rule to regenerate it; run the `make_weights.py` "
-                f"that came with this data: python make_weights.py {golden.path.name}"
+                f"[check] {stored} is missing and its manifest names no rule to regenerate it; run the make_weights.py "
+                f"that came with this data: `python make_weights.py {golden.path.name}`."
             )
     codes = golden.tensors if golden.has_lm else {}
     config = lm_kwargs(golden) | {"mimi": golden.manifest["mimi_kwargs"]}

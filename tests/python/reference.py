@@ -114,10 +114,7 @@ def sample_with_noise(logits: np.ndarray, noise: np.ndarray, temperature: float,
     if temperature <= 0:
         return int(np.argmax(logits))
     order = np.argsort(-logits, kind="stable")
-    if 0 < top_k < len(logits):
-        order = np.sort(order[:top_k])
-    else:
-        order = np.arange(len(logits))
+    order = np.sort(order[:top_k]) if 0 < top_k < len(logits) else np.arange(len(logits))
     p = np.exp((logits[order] - logits.max()) / temperature)
     return int(order[np.argmax(p / noise[order])])
 
