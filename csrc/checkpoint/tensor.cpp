@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "checkpoint/weights.h"
 #include "core/error.h"
 
 namespace personaplex {
@@ -90,6 +91,17 @@ TensorView rows(const TensorView& t, std::int64_t begin, std::int64_t end) {
   TensorView slice = t;
   slice.shape[0] = end - begin;
   slice.data = t.data + static_cast<std::size_t>(begin) * row_bytes;
+  return slice;
+}
+
+Matrix rows(const Matrix& m, std::int64_t begin, std::int64_t end) {
+  Matrix slice = m;
+  slice.weight = rows(m.weight, begin, end);
+  if (m.quantized()) {
+    slice.scales = rows(m.scales, begin, end);
+    slice.biases = rows(m.biases, begin, end);
+  }
+  slice.n = end - begin;
   return slice;
 }
 

@@ -1,0 +1,197 @@
+// csrc/checkpoint/quantize.cpp: MLX's affine quantization of loaded weights, one matrix at a time, and its inverse.
+#include "checkpoint/quantize.h"
+
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "mlx/mlx.h"
+
+namespace personaplex {
+
+namespace {
+
+namespace mx = mlx::core;
+
+bool starts_with(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
+
+mx::Dtype mlx_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return mx::float32;
+    case DType::kF16:
+      return mx::float16;
+    case DType::kBF16:
+      return mx::bfloat16;
+    case DType::kU32:
+      return mx::uint32;
+    default:
+      bad_argument("apply_bits",
+                   std::string("expected a matrix of floats or packed words, got ") + name_of(dtype) + ".");
+  }
+}
+
+DType dtype_of(const mx::array& a) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kU32}) {
+    if (mlx_dtype(dtype) == a.dtype()) return dtype;
+  }
+  throw std::logic_error("[apply_bits] MLX gave a dtype that weights do not have.");
+}
+
+/// Wraps the view without a copy. MLX wants a mutable pointer but writes to no input of the operations below.
+mx::array wrap(const TensorView& t) {
+  mx::Shape shape;
+  for (const std::int64_t d : t.shape) shape.push_back(static_cast<mx::ShapeElem>(d));
+  void* data = const_cast<std::byte*>(t.data);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  return mx::array(data, std::move(shape), mlx_dtype(t.dtype), [owner = t.owner](void*) {});
+}
+
+/// An evaluated, row-contiguous array as a view that keeps MLX's buffer.
+TensorView unwrap(const mx::array& a) {
+  auto owner = std::make_shared<mx::array>(a);
+  TensorView view;
+  view.dtype = dtype_of(a);
+  for (const auto d : a.shape()) view.shape.push_back(d);
+  view.data = reinterpret_cast<const std::byte*>(owner->data<char>());
+  view.owner = std::move(owner);
+  return view;
+}
+
+void quantize(Matrix& matrix, int bits, int group_size) {
+  const mx::Device cpu(mx::Device::cpu);
+  std::vector<mx::array> parts = mx::quantize(wrap(matrix.weight), group_size, bits, "affine", std::nullopt, cpu);
+  for (mx::array& part : parts) part = mx::contiguous(part, false, cpu);
+  mx::eval(parts);
+  matrix.weight = unwrap(parts[0]);
+  matrix.scales = unwrap(parts[1]);
+  matrix.biases = unwrap(parts[2]);
+  matrix.bits = bits;
+  matrix.group_size = group_size;
+}
+
+/// Exact: scale * q has at most 19 significant bits in float32, so only the sum with the bias rounds.
+void dequantize(Matrix& matrix) {
+  const mx::Device cpu(mx::Device::cpu);
+  const mx::array scales = mx::astype(wrap(matrix.scales), mx::float32, cpu);
+  const mx::array biases = mx::astype(wrap(matrix.biases), mx::float32, cpu);
+  mx::array weight = mx::contiguous(mx::dequantize(wrap(matrix.weight), scales, biases, matrix.group_size, matrix.bits,
+                                                   "affine", std::nullopt, std::nullopt, cpu),
+                                    false, cpu);
+  mx::eval(weight);
+  matrix.weight = unwrap(weight);
+  matrix.scales = matrix.biases = TensorView{};
+  matrix.bits = 16;
+  matrix.group_size = 0;
+}
+
+using Visit = std::function<void(const std::string& name, Matrix& matrix)>;
+
+void for_each_matrix(Weights& weights, const Visit& visit) {
+  const auto each = [&](const std::string& prefix, std::vector<Matrix>& matrices) {
+    for (std::size_t i = 0; i < matrices.size(); ++i) visit(prefix + "." + std::to_string(i) + ".weight", matrices[i]);
+  };
+  TemporalWeights& temporal = weights.temporal;
+  each("emb", temporal.audio_emb);
+  visit("text_emb.weight", temporal.text_emb);
+  for (std::size_t i = 0; i < temporal.layers.size(); ++i) {
+    const std::string prefix = "transformer.layers." + std::to_string(i) + ".";
+    visit(prefix + "self_attn.in_proj_weight", temporal.layers[i].in_proj);
+    visit(prefix + "self_attn.out_proj.weight", temporal.layers[i].out_proj);
+    visit(prefix + "gating.linear_in.weight", temporal.layers[i].linear_in);
+    visit(prefix + "gating.linear_out.weight", temporal.layers[i].linear_out);
+  }
+  visit("text_linear.weight", temporal.text_linear);
+  DepformerWeights& depformer = weights.depformer;
+  visit("depformer_text_emb.weight", depformer.text_emb);
+  each("depformer_emb", depformer.audio_emb);
+  each("depformer_in", depformer.in);
+  for (std::size_t i = 0; i < depformer.layers.size(); ++i) {
+    const std::string prefix = "depformer.layers." + std::to_string(i) + ".";
+    for (std::size_t k = 0; k < depformer.layers[i].steps.size(); ++k) {
+      DepformerSlice& slice = depformer.layers[i].steps[k];
+      const std::string gating = prefix + "gating." + std::to_string(k) + ".";
+      visit(prefix + "self_attn.in_proj_weight", slice.in_proj);
+      visit(prefix + "self_attn.out_proj.weight", slice.out_proj);
+      visit(gating + "linear_in.weight", slice.linear_in);
+      visit(gating + "linear_out.weight", slice.linear_out);
+    }
+  }
+  each("linears", depformer.linears);
+}
+
+/// A stored quantization cannot become another one without losing more, so asking for one is refused.
+void check_stored(const std::string& name, const Matrix& matrix, const LoadOptions& options) {
+  const int bits = bits_for(name, options);
+  if (!matrix.quantized() || bits == 0) return;
+  const bool same_group = options.group_size == 0 || options.group_size == matrix.group_size;
+  if (bits == matrix.bits && same_group) return;
+  bad_argument("apply_bits", name + " is stored in " + std::to_string(matrix.bits) + " bits, groups of " +
+                                 std::to_string(matrix.group_size) + "; expected the same or no choice of bits, got " +
+                                 std::to_string(bits) +
+                                 (same_group ? "" : ", groups of " + std::to_string(options.group_size)) +
+                                 ". Leave the bits out, or load an unquantized checkpoint.");
+}
+
+}  // namespace
+
+void check_options(const Config& config, const LoadOptions& options) {
+  const std::pair<const char*, int> all_bits[] = {{"temporal_bits", options.temporal_bits},
+                                                  {"depformer_bits", options.depformer_bits},
+                                                  {"head_bits", options.head_bits},
+                                                  {"embedding_bits", options.embedding_bits}};
+  for (const auto& [name, bits] : all_bits) {
+    if (bits != 0 && bits != 4 && bits != 8 && bits != 16) {
+      bad_argument("LoadOptions", std::string("expected ") + name + " of 4, 8 or 16 (0: as stored), got " +
+                                      std::to_string(bits) + ".");
+    }
+  }
+  if (options.group_size != 0 && options.group_size != 32 && options.group_size != 64) {
+    bad_argument("LoadOptions", "expected group_size 32 or 64 (0: the larger that fits), got " +
+                                    std::to_string(options.group_size) + ".");
+  }
+  if (options.depformer_steps != 0 && options.depformer_steps != config.codebooks() &&
+      options.depformer_steps != config.n_q) {
+    bad_argument("LoadOptions", "expected depformer_steps " + std::to_string(config.codebooks()) + " or " +
+                                    std::to_string(config.n_q) + ", got " + std::to_string(options.depformer_steps) +
+                                    ".");
+  }
+}
+
+int depformer_steps(const Config& config, const LoadOptions& options) {
+  return options.depformer_steps == 0 ? config.codebooks() : options.depformer_steps;
+}
+
+int bits_for(const std::string& name, const LoadOptions& options) {
+  if (starts_with(name, "transformer.")) return options.temporal_bits;
+  if (starts_with(name, "depformer.") || starts_with(name, "depformer_in.")) return options.depformer_bits;
+  if (starts_with(name, "text_linear.") || starts_with(name, "linears.")) return options.head_bits;
+  return options.embedding_bits;
+}
+
+int group_size_for(std::int64_t k, const LoadOptions& options) {
+  for (const int group : {64, 32}) {
+    if (k % group == 0 && (options.group_size == 0 || options.group_size == group)) return group;
+  }
+  return 0;
+}
+
+void apply_bits(Weights& weights, const LoadOptions& options) {
+  check_options(weights.config, options);
+  for_each_matrix(weights, [&](const std::string& name, Matrix& matrix) { check_stored(name, matrix, options); });
+  for_each_matrix(weights, [&](const std::string& name, Matrix& matrix) {
+    const int bits = bits_for(name, options);
+    if (!matrix.quantized() && (bits == 4 || bits == 8)) {
+      const int group_size = group_size_for(matrix.k, options);
+      if (group_size > 0) {
+        quantize(matrix, bits, group_size);
+      } else if (weights.kept_16bit.empty() || weights.kept_16bit.back() != name) {
+        weights.kept_16bit.push_back(name);
+      }
+    }
+    if (options.dequantize && matrix.quantized()) dequantize(matrix);
+  });
+}
+
+}  // namespace personaplex
