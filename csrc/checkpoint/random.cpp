@@ -116,13 +116,14 @@ double matrix_std(const std::string& name, std::int64_t k) {
   return unit;
 }
 
-/// Mimi: gains that keep the level through SEANet, and codebooks as wide as the latents that they quantize.
+/// Mimi: gains that keep the level through SEANet, and codebooks near the latents that speech gives, so that codes
+/// follow the input.
 Normal mimi_normal(const std::string& name, const std::vector<std::int64_t>& shape) {
   if (ends_with(name, "cluster_usage")) return {1.0, 0.1};
-  if (ends_with(name, "embedding_sum")) return {0.0, 1.0};
+  if (ends_with(name, "embedding_sum")) return {0.0, 0.4};
   if (contains(name, ".layer_scale_")) return {0.3, 0.05};
   if (contains(name, ".norm") && ends_with(name, ".weight")) return {1.0, 0.1};
-  if (ends_with(name, ".bias")) return {0.0, 0.05};
+  if (ends_with(name, ".bias")) return {0.0, 0.02};
   if (contains(name, "convtr")) return {0.0, 1.2 / std::sqrt(2.0 * static_cast<double>(shape[1] > 1 ? shape[0] : 1))};
   double fan_in = 1.0;
   for (std::size_t i = 1; i < shape.size(); ++i) fan_in *= static_cast<double>(shape[i]);
