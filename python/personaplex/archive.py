@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 from personaplex.errors import WeightsError
 
@@ -47,7 +47,7 @@ def unpack_voices(archive: Path, cache: Path) -> Path:
 class _Limited:
     """Reads a stream up to a number of bytes: tarfile itself reads as much as a header tells it to."""
 
-    def __init__(self, file: IO[bytes], limit: int) -> None:
+    def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file, self._left = file, limit
 
     def read(self, size: int = -1) -> bytes:
@@ -64,21 +64,27 @@ class _RefusedError(Exception):
 
 def _unpack(archive: Path, scratch: Path) -> None:
     try:
-        # "r|" reads forward only, so every byte passes the limit.
-        with gzip.open(archive) as raw, tarfile.open(fileobj=_Limited(raw, MAX_TOTAL_BYTES), mode="r|") as tar:
-            for number, member in enumerate(tar):
-                if number >= MAX_MEMBERS:
-                    raise _RefusedError(f"it has more than {MAX_MEMBERS} members")
-                _check(member)
-                match = _VOICE.fullmatch(member.name)
-                if member.isfile() and match:
-                    _copy(tar, member, scratch / match.group(1))
-                elif member.isfile():
-                    logger.info("[voices] %s: %r is no voice and was left out.", archive.name, member.name)
+        with gzip.open(archive) as raw:
+            # "r|" only reads forward, so every byte passes the limit.
+            limited = cast(IO[bytes], _Limited(cast(BinaryIO, raw), MAX_TOTAL_BYTES))
+            with tarfile.open(fileobj=limited, mode="r|") as tar:
+                _unpack_members(tar, archive.name, scratch)
     except _RefusedError as error:
         raise WeightsError(f"[voices] {str(archive)!r} was refused: {error}; fetch it again.") from None
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError) as error:
         raise WeightsError(f"[voices] {str(archive)!r} is damaged ({error}); fetch it again.") from None
+
+
+def _unpack_members(tar: tarfile.TarFile, archive: str, scratch: Path) -> None:
+    for number, member in enumerate(tar):
+        if number >= MAX_MEMBERS:
+            raise _RefusedError(f"it has more than {MAX_MEMBERS} members")
+        _check(member)
+        match = _VOICE.fullmatch(member.name)
+        if member.isfile() and match:
+            _copy(tar, member, scratch / match.group(1))
+        elif member.isfile():
+            logger.info("[voices] %s: %r is no voice and was left out.", archive, member.name)
 
 
 def _check(member: tarfile.TarInfo) -> None:

@@ -114,14 +114,15 @@ class AudioSource:
                 raise ValueError("[audio] sample_rate goes with an array; a file knows its own.")
             self._open(source)
         else:
+            samples: Any = source
             if isinstance(source, Audio):
-                source, sample_rate = source.samples, source.sample_rate
+                samples, sample_rate = source.samples, source.sample_rate
             elif isinstance(source, tuple) and len(source) == 2 and np.ndim(source[1]) == 0:
-                source, sample_rate = source
+                samples, sample_rate = source
             if sample_rate is None:
                 raise ValueError("[audio] an array needs its rate: pass sample_rate=..., or (array, rate).")
             self.sample_rate = _check_rate(sample_rate)
-            self._samples = _to_float(source)
+            self._samples = _to_float(samples)
             self.length = len(self._samples)
             _check_finite(self._samples, 0)
         if self.length == 0:

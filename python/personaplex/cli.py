@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None, load: LoadFunction | None = None) ->
     if load is None:
         from personaplex.api import load
     try:
-        return options.run(options, load)
+        return int(options.run(options, load))
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED

@@ -1,7 +1,7 @@
 """The loop of one answer: the user's frames, then encoded silence until the agent has fallen silent."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class Generation:
             user=Audio(_join([frame for frame, _ in self._kept])),
         )
 
-    def _run(self) -> Iterator[StepOutput]:
+    def _run(self) -> Generator[StepOutput, None, None]:
         rule = FallenSilent(self._tokenizer.silent_ids)
         reason = "closed"
         try:

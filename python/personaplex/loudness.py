@@ -30,4 +30,5 @@ def normalize(samples: NDArray[np.float32], sample_rate: int, target: float = TA
         raise ValueError("[voice] the recording to imitate is silent; expected a voice.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "possible clipped samples": the encoder takes samples over full scale
-        return pyloudnorm.normalize.loudness(samples, loudness, target).astype(np.float32)
+        louder = pyloudnorm.normalize.loudness(samples, loudness, target)
+    return np.asarray(louder, np.float32)

@@ -74,7 +74,7 @@ class Model:
 
     @property
     def loaded(self) -> bool:
-        return self._core.loaded
+        return bool(self._core.loaded)
 
     def voices(self) -> list[str]:
         """Names that `voice=` accepts with this model."""

@@ -33,7 +33,7 @@ _OPCODES = (
     "BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE"
 )
 
-_STORAGES = {
+_STORAGES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),
@@ -129,7 +129,7 @@ def _unpickle(records: dict[str, bytes]) -> Any:
         if opcode.name not in _OPCODES.split():
             raise _RefusedError(f"its pickle uses {opcode.name}; only tensors are read.")
         # The unpickler sizes its memo by this number.
-        if opcode.name == "LONG_BINPUT" and argument > len(data):
+        if opcode.name == "LONG_BINPUT" and (argument or 0) > len(data):
             raise _RefusedError(f"its pickle puts to memo {argument}.")
     return _VoiceUnpickler(records).load()
 

@@ -57,17 +57,17 @@ class Session:
 
     @property
     def seed(self) -> int:
-        return self._core.seed
+        return int(self._core.seed)
 
     @property
     def frames(self) -> int:
         """Steps since the prompt."""
-        return self._core.frames
+        return int(self._core.frames)
 
     @property
     def poisoned(self) -> bool:
         """A step failed half way; only reset() and close() are left."""
-        return self._core.poisoned
+        return bool(self._core.poisoned)
 
     def step(self, pcm: ArrayLike, text: int | None = None) -> StepOutput:
         """Hears one frame and speaks one.

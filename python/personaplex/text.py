@@ -85,7 +85,7 @@ class Tokenizer:
             return UNKNOWN
         if self._sp.is_control(token):
             return None
-        piece = self._sp.id_to_piece(token)
+        piece: str = self._sp.id_to_piece(token)
         if self._sp.is_byte(token):
             return bytes([int(piece[3:-1], 16)])  # "<0xE2>"
         return piece.replace(_SPACE, " ")

@@ -67,7 +67,10 @@ class Voice:
         if target.suffix != ".safetensors":
             raise ValueError(f"[Voice.save] expected a .safetensors path, got {target.name!r}.")
         count, dim = self.embeddings.shape
-        tensors = {"embeddings": self.embeddings.reshape(count, 1, 1, dim), "cache": self.cache[None]}
+        tensors: dict[str, NDArray[Any]] = {
+            "embeddings": self.embeddings.reshape(count, 1, 1, dim),
+            "cache": self.cache[None],
+        }
         _core.write_tensors(str(target), tensors, {"format": "personaplex-voice"})
         return target
 

@@ -16,8 +16,8 @@ _HEADER_BYTES = 44
 
 def wav_header(data_bytes: int | None, channels: int = 1, sample_rate: int = SAMPLE_RATE) -> bytes:
     """44 bytes for 16-bit PCM; `data_bytes` None, or too long for WAV's 32 bits, means unknown length."""
-    known = data_bytes is not None and data_bytes + _HEADER_BYTES - 8 < _UNKNOWN
-    riff, data = (data_bytes + _HEADER_BYTES - 8, data_bytes) if known else (_UNKNOWN, _UNKNOWN)
+    data = _UNKNOWN if data_bytes is None or data_bytes + _HEADER_BYTES > _UNKNOWN else data_bytes
+    riff = _UNKNOWN if data == _UNKNOWN else data + _HEADER_BYTES - 8
     frame_bytes = 2 * channels
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
@@ -28,7 +28,7 @@ def wav_header(data_bytes: int | None, channels: int = 1, sample_rate: int = SAM
 
 def to_pcm16(samples: NDArray[np.float32]) -> bytes:
     """Samples [n] or [n, channels] as little-endian 16-bit PCM, clipped at full scale."""
-    return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
+    return bytes((np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes())
 
 
 class WavStream:
