@@ -69,6 +69,8 @@ def _unpack(archive: Path, scratch: Path) -> None:
             limited = cast(IO[bytes], _Limited(cast(BinaryIO, raw), MAX_TOTAL_BYTES))
             with tarfile.open(fileobj=limited, mode="r|") as tar:
                 _unpack_members(tar, archive.name, scratch)
+            while limited.read(1 << 16):  # to the end, where gzip keeps the checksum
+                pass
     except _RefusedError as error:
         raise WeightsError(f"[voices] {str(archive)!r} was refused: {error}; fetch it again.") from None
     except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError, OverflowError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from personaplex import hub
 from personaplex.errors import DeviceError, StreamError, WeightsError
 from personaplex.model import Model

@@ -70,8 +70,5 @@ def voice(count: int = 5, dim: int = 8, dtype: str = "<f4", seed: int = 0) -> di
     """The tensors of a voice that fits the fake model."""
     noise = np.random.default_rng(seed)
     embeddings = noise.standard_normal((count, 1, 1, dim)).astype(np.float32)
-    if dtype == "bf16":
-        stored = (embeddings.view(np.uint32) >> 16).astype("<u2")
-    else:
-        stored = embeddings.astype(dtype)
+    stored = (embeddings.view(np.uint32) >> 16).astype("<u2") if dtype == "bf16" else embeddings.astype(dtype)
     return {"embeddings": stored, "cache": noise.integers(0, 64, (1, 17, 4)).astype("<i8")}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import given
+
 from personaplex import loudness
 from personaplex.audio import FRAME, SAMPLE_RATE, Audio, AudioSource, level_dbfs, split_frames
 
@@ -198,7 +199,7 @@ def test_loudness_of_the_standards_reference_tone():
 
 
 def test_loudness_refuses_short_and_silent_voices():
-    with pytest.raises(ValueError, match="at least 0.4 s"):
+    with pytest.raises(ValueError, match=r"at least 0\.4 s"):
         loudness.normalize(tone(0.3), SAMPLE_RATE)
     with pytest.raises(ValueError, match="silent"):
         loudness.normalize(np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE)

@@ -1,6 +1,7 @@
 """System prompts: presets, files, and text."""
 
 import pytest
+
 from personaplex import prompts
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pt_files
 import pytest
 from hypothesis import given
+
 from personaplex import pt
 from personaplex.errors import WeightsError
 
@@ -37,7 +38,8 @@ def test_reads_every_float_type(tmp_path, dtype):
 def test_reads_views_with_offset_and_strides(tmp_path):
     numbers = np.arange(24, dtype="<f4")
     entries = {"t": pt_files.tensor("FloatStorage", "0", 24, (3, 4), (1, 6), offset=2)}
-    loaded = read(tmp_path, pt_files.archive({"a/data.pkl": pt_files.pickle_of(entries), "a/data/0": numbers.tobytes()}))
+    data = pt_files.archive({"a/data.pkl": pt_files.pickle_of(entries), "a/data/0": numbers.tobytes()})
+    loaded = read(tmp_path, data)
     np.testing.assert_array_equal(loaded["t"], [[2 + r + 6 * c for c in range(4)] for r in range(3)])
 
 

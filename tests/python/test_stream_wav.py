@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import soundfile
+
 from personaplex.wav_stream import WavStream, to_pcm16, wav_header
 
 FRAMES = np.random.default_rng(0).uniform(-1, 1, (5, 1920)).astype(np.float32)

@@ -4,6 +4,7 @@ import fakes
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+
 from personaplex.errors import WeightsError
 from personaplex.text import UNKNOWN, Detokenizer, Tokenizer, Word, check_vocabulary
 
