@@ -99,7 +99,7 @@ def mimi(model: _core.Model, golden: Golden) -> Iterator[Case]:
     names |= {"dec_quantized": "dec_quantized", "dec_upsampled": "dec_upsampled_stream"}
     names |= {"dec_transformer": "dec_transformer_stream"}
     probe = model.probe_mimi(golden["mimi.pcm"])
-    got = {f"mimi.{there}": probe[here].T for here, there in names.items()}  # [time, dim] -> [dim, time]
+    got = {f"mimi.{there}": probe[here] for here, there in names.items()}
     got["mimi.codes_stream"] = model.encode(golden["mimi.pcm"])
     got["mimi.decoded_stream"] = model.decode(golden["mimi.codes_stream"])
     yield Case("", got, {name: golden[name] for name in got})
@@ -110,7 +110,7 @@ def temporal(model: _core.Model, golden: Golden, chunks: tuple[int, ...]) -> Ite
     fed = conversation_columns(golden)
     voice = golden["voice.embeddings"].reshape(-1, golden["lmgen.hidden"].shape[1])
     for chunk in chunks:
-        probe = model.probe_temporal(np.ascontiguousarray(golden["temporal.tokens"].T), chunk=chunk)
+        probe = model.probe_temporal(golden["temporal.tokens"], chunk=chunk)
         yield Case(f"chunk {chunk}", *matched({f"temporal.{name}": probe[name] for name in names}, golden))
         probe = model.probe_temporal(fed, chunk=chunk)
         got, want = matched({f"lmgen.{name}": probe[name] for name in names[1:]}, golden)
@@ -123,14 +123,14 @@ def matched(got: Arrays, golden: Golden) -> tuple[Arrays, Arrays]:
 
 
 def conversation_columns(golden: Golden) -> np.ndarray:
-    """[N, rows] tokens of a conversation whose voice was fed as codes; the golden run replayed a preset instead."""
+    """[rows, N] tokens of a conversation whose voice was fed as codes; the golden run replayed a preset instead."""
     kwargs, columns = golden.manifest["lm_kwargs"], golden["lmgen.input"].copy()
     grid = Grid(kwargs["delays"], kwargs["text_card"], kwargs["card"])
     for i, codes in enumerate(golden["voice.codes"].T[1:]):
         grid.put(golden["lmgen.sine_tokens"], codes, kwargs["existing_text_padding_id"])
         columns[i] = grid.column
         grid.finish([])
-    return columns.astype(np.int32)
+    return np.ascontiguousarray(columns.T.astype(np.int32))
 
 
 def depformer(model: _core.Model, golden: Golden) -> Iterator[Case]:

@@ -44,7 +44,7 @@ def rounded(name: str, parts: dict[str, int], group: int = 0) -> dict[str, np.nd
 
 
 def hidden_of(of, name: str) -> np.ndarray:
-    return of.probe_temporal(np.ascontiguousarray(golden(name)["temporal.tokens"].T))["hidden"]
+    return of.probe_temporal(golden(name)["temporal.tokens"])["hidden"]
 
 
 def naive_hidden(name: str, weights: dict[str, np.ndarray]) -> np.ndarray:

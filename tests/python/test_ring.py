@@ -6,17 +6,17 @@ from goldens import NAMES, golden, lm_kwargs, lm_weights, load, model, prompted,
 
 
 def random_columns(name: str, count: int, seed: int = 0) -> np.ndarray:
-    """[count, rows] tokens, some of them -1."""
+    """[rows, count] tokens, some of them -1."""
     kwargs, rng = lm_kwargs(name), np.random.default_rng(seed)
-    columns = rng.integers(0, kwargs["card"], (count, kwargs["n_q"] + 1))
-    columns[:, 0] = rng.integers(0, kwargs["text_card"], count)
+    columns = rng.integers(0, kwargs["card"], (kwargs["n_q"] + 1, count))
+    columns[0] = rng.integers(0, kwargs["text_card"], count)
     columns[rng.random(columns.shape) < 0.1] = -1
     return columns.astype(np.int32)
 
 
 def naive_hidden(name: str, columns: np.ndarray, context: int) -> np.ndarray:
     w = lm_weights(name)
-    return reference.temporal(w, lm_kwargs(name) | {"context": context}, reference.embed(w, columns.T))
+    return reference.temporal(w, lm_kwargs(name) | {"context": context}, reference.embed(w, columns))
 
 
 @pytest.mark.parametrize("chunk", range(1, 9))
@@ -60,7 +60,7 @@ def test_what_left_the_window_is_forgotten(name):
     reach = kwargs["num_layers"] * (kwargs["context"] - 2)
     columns = random_columns(name, reach + 6)
     other = columns.copy()
-    other[0] = random_columns(name, 1, seed=9)[0]
+    other[:, 0] = random_columns(name, 1, seed=9)[:, 0]
     a, b = (model(name).probe_temporal(c, chunk=3)["hidden"] for c in (columns, other))
     assert not np.array_equal(a[reach], b[reach])
     assert np.array_equal(a[reach + 1 :], b[reach + 1 :])
@@ -70,7 +70,7 @@ def test_what_left_the_window_is_forgotten(name):
 def test_the_future_changes_nothing(name):
     columns = random_columns(name, 24)
     other = columns.copy()
-    other[13:] = random_columns(name, 11, seed=4)
+    other[:, 13:] = random_columns(name, 11, seed=4)
     a, b = (model(name).probe_temporal(c, chunk=8)["hidden"] for c in (columns, other))
     assert relative_error(a[:13], b[:13]) < 1e-6
     assert relative_error(a[13:], b[13:]) > 1e-2
