@@ -1,7 +1,6 @@
 // csrc/engine/engine.h: what a session asks of an implementation of the model; csrc/graph is the first one.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -33,18 +32,18 @@ struct EngineState {
   /// Every buffer by name, filled positions only; load() accepts exactly what save() gave.
   virtual std::vector<NamedTensor> save() const = 0;
   virtual void load(const std::map<std::string, TensorView>& tensors) = 0;
+  virtual std::size_t nbytes() const = 0;  // of all buffers, shared or not
 };
 
-/// What the language model draws in one frame.
-struct Frame {
-  std::vector<int> tokens;                // [1 + depformer steps]: text, then the audio rows; forced cells come back unchanged
-};
+/// What the language model draws in one frame, [1 + depformer steps]: text, then the audio rows. Forced cells come back
+/// unchanged.
+using FrameTokens = std::vector<int>;
 
 /// One frame's question to the language model.
 struct FrameInput {
-  std::span<const int> column;            // [rows] tokens to embed; -1 contributes zero
-  std::span<const int> target;            // [rows] the cells being predicted
-  std::span<const std::uint8_t> forced;   // [rows] 1 where target is given and must be kept
+  std::vector<int> column;                // [rows] tokens to embed; -1 contributes zero
+  std::vector<int> target;                // [rows] the cells being predicted
+  std::vector<std::uint8_t> forced;       // [rows] 1 where target is given and must be kept
   std::uint64_t seed = 0;                 // Philox key
   std::uint64_t frame = 0;                // Philox counter, high half: index of the step call
 };
@@ -61,14 +60,13 @@ class Engine {
   virtual std::unique_ptr<EngineState> new_state() const = 0;
 
   // Language model.
-  /// Appends columns of tokens [T][rows], no sampling, no depformer. Checks `cancel` between chunks and throws Cancelled.
-  virtual void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns, int chunk,
-                              const std::atomic<bool>* cancel) = 0;
+  /// Appends columns of tokens [T][rows]: no sampling, no heads, no depformer. A caller that wants to stop between
+  /// passes hands over at most 8 columns at a time.
+  virtual void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) = 0;
   /// The same for ready-made embeddings, [T, dim] float32.
-  virtual void prefill_embeddings(EngineState& state, std::span<const float> embeddings, int chunk,
-                                  const std::atomic<bool>* cancel) = 0;
+  virtual void prefill_embeddings(EngineState& state, std::span<const float> embeddings) = 0;
   /// One frame: temporal step, text, depformer. `probe`, when given, receives hidden and logits.
-  virtual Frame step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
+  virtual FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
                      Probe* probe = nullptr) = 0;
   /// Sum of the embeddings of each column, [T, dim] float32: what a voice preset stores.
   virtual std::vector<float> embed(std::span<const std::vector<int>> columns) = 0;

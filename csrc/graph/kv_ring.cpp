@@ -106,7 +106,7 @@ void KvRing::load(const std::string& prefix, const std::map<std::string, TensorV
                              shape_string(shape) + ", got " + shape_string(t.shape) + " " + name_of(t.dtype) + ".");
         }
         array& cache = (*side)[i];
-        cache = mx::slice_update(cache, wrap(t), {0, 0, 0, 0}, {1, heads_, filled, head_dim_}, stream());
+        cache = mx::slice_update(cache, wrap(t), mx::Shape{0, 0, 0, 0}, mx::Shape{1, heads_, filled, head_dim_}, stream());
         mx::eval(cache);
       }
     }

@@ -21,7 +21,7 @@ array narrow(const array& a, int axis, int begin, int end) {
   mx::Shape stop = a.shape();
   start[at] = begin;
   stop[at] = end;
-  return slice(a, start, stop);
+  return slice_of(a, std::move(start), std::move(stop));
 }
 
 }  // namespace op

@@ -54,7 +54,7 @@ inline array concatenate(std::vector<array> parts, int axis) {
   return mx::concatenate(std::move(parts), axis, stream());
 }
 inline array stack(const std::vector<array>& parts, int axis) { return mx::stack(parts, axis, stream()); }
-inline array slice(const array& a, mx::Shape start, mx::Shape stop) {
+inline array slice_of(const array& a, mx::Shape start, mx::Shape stop) {
   return mx::slice(a, std::move(start), std::move(stop), stream());
 }
 inline array zeros(const mx::Shape& shape, mx::Dtype t) { return mx::zeros(shape, t, stream()); }

@@ -1,0 +1,195 @@
+// csrc/session/model.cpp: choosing device and dtype, loading, unloading.
+#include "session/model.h"
+
+#include <mlx/backend/cuda/cuda.h>
+#include <mlx/backend/metal/metal.h>
+#include <mlx/mlx.h>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include <algorithm>
+#include <variant>
+
+#include "core/error.h"
+#include "graph/graph_engine.h"
+
+namespace personaplex {
+
+namespace {
+
+namespace mx = mlx::core;
+
+mx::Device find_device(const std::string& name) {
+  const bool metal = mx::metal::is_available();
+  const bool cuda = mx::cu::is_available();
+  if (name == "cpu") return mx::Device::cpu;
+  if (name == "auto") return metal || cuda ? mx::Device::gpu : mx::Device::cpu;
+  if (name == "gpu" && (metal || cuda)) return mx::Device::gpu;
+  if (name == "metal" && metal) return mx::Device::gpu;
+  if (name == "cuda" && cuda) return mx::Device::gpu;
+  if (name == "gpu" || name == "metal" || name == "cuda") {
+    throw DeviceError("[load] device '" + name + "' is not available: this MLX offers cpu" + (metal ? ", metal" : "") +
+                      (cuda ? ", cuda" : "") + ". Use device='cpu', or install the MLX package for your GPU.");
+  }
+  bad_argument("load", "expected device auto, cpu, gpu, metal or cuda, got '" + name + "'.");
+}
+
+std::string device_kind(mx::Device device) {
+  if (device == mx::Device::cpu) return "cpu";
+  return mx::metal::is_available() ? "metal" : "cuda";
+}
+
+std::string device_name(mx::Device device) {
+  const auto& info = mx::device_info(device);
+  const auto it = info.find("device_name");
+  if (it == info.end() || !std::holds_alternative<std::string>(it->second)) return device_kind(device);
+  return std::get<std::string>(it->second);
+}
+
+mx::Dtype find_dtype(const std::string& name, mx::Device device) {
+  if (name == "float32") return mx::float32;
+  if (name == "bfloat16") return mx::bfloat16;
+  if (name == "auto") return device == mx::Device::cpu ? mx::float32 : mx::bfloat16;
+  bad_argument("load", "expected dtype auto, float32 or bfloat16, got '" + name + "'.");
+}
+
+// One figure of a component: the bits of its first matrix, and the bytes of all.
+struct Tally {
+  std::size_t bytes = 0;
+  int bits = 0;
+  int group_size = 0;
+  void add(const Matrix& m) {
+    bytes += m.nbytes();
+    if (bits == 0 || m.bits < bits) bits = m.bits;
+    if (m.quantized()) group_size = std::max(group_size, m.group_size);
+  }
+};
+
+void describe(const Weights& w, ModelInfo& info) {
+  Tally temporal, depformer, heads, embeddings;
+  for (const TemporalLayer& l : w.temporal.layers) {
+    for (const Matrix* m : {&l.in_proj, &l.out_proj, &l.linear_in, &l.linear_out}) temporal.add(*m);
+  }
+  for (const DepformerLayer& l : w.depformer.layers) {
+    for (const DepformerSlice& s : l.steps) {
+      for (const Matrix* m : {&s.in_proj, &s.out_proj, &s.linear_in, &s.linear_out}) depformer.add(*m);
+    }
+  }
+  for (const Matrix& m : w.depformer.in) depformer.add(m);
+  heads.add(w.temporal.text_linear);
+  for (const Matrix& m : w.depformer.linears) heads.add(m);
+  embeddings.add(w.temporal.text_emb);
+  embeddings.add(w.depformer.text_emb);
+  for (const Matrix& m : w.temporal.audio_emb) embeddings.add(m);
+  for (const Matrix& m : w.depformer.audio_emb) embeddings.add(m);
+  info.bits = {{"temporal", temporal.bits},
+               {"depformer", depformer.bits},
+               {"heads", heads.bits},
+               {"embeddings", embeddings.bits}};
+  info.group_size = std::max({temporal.group_size, depformer.group_size, heads.group_size, embeddings.group_size});
+  info.weight_bytes = temporal.bytes + depformer.bytes + heads.bytes + embeddings.bytes;
+  info.kept_16bit = w.kept_16bit;
+}
+
+Weights load_source(const ModelOptions& options) {
+  const std::string prefix = "random:";
+  if (options.source.compare(0, prefix.size(), prefix) == 0) {
+    return random_weights(random_config(options.source.substr(prefix.size())), options.weights_seed, options.load);
+  }
+  return load_checkpoint(options.source, options.load);
+}
+
+void give_memory_back() {
+  mx::clear_cache();
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
+}  // namespace
+
+std::map<std::string, bool> available_devices() {
+  return {{"cpu", true}, {"metal", mx::metal::is_available()}, {"cuda", mx::cu::is_available()}};
+}
+
+Model::Model(const ModelOptions& options) {
+  if (options.engine != "auto" && options.engine != "graph") {
+    bad_argument("load", "expected engine auto or graph, got '" + options.engine + "'.");
+  }
+  if (options.context != 0 && options.context < 2) {
+    bad_argument("load", "expected a context of at least 2 positions, got " + std::to_string(options.context) + ".");
+  }
+  const mx::Device device = find_device(options.device);
+  const mx::Dtype dtype = find_dtype(options.dtype, device);
+  worker_ = std::make_unique<Worker>([] {
+    mx::clear_streams();
+    give_memory_back();
+  });
+  worker_->run([&] {
+    graph::use_device(device);
+    Weights weights = load_source(options);
+    if (options.context != 0) weights.config.context = options.context;
+    describe(weights, info_);
+    auto engine = std::make_unique<graph::GraphEngine>(weights, graph::GraphOptions{device, dtype, options.compile});
+    info_.compiled = engine->compiled();
+    info_.compile_note = engine->compile_note();
+    config_ = weights.config;
+    depformer_steps_ = engine->depformer_steps();
+    engine_ = std::move(engine);
+  });
+  info_.source = options.source;
+  info_.device = device_kind(device);
+  info_.device_name = device_name(device);
+  info_.engine = "graph";
+  info_.dtype = dtype == mx::float32 ? "float32" : "bfloat16";
+  info_.mlx_version = mx::version();
+  loaded_ = true;
+}
+
+Model::~Model() {
+  if (worker_ == nullptr) return;
+  if (!worker_->here()) {
+    (void)engine_.release();  // a forked child must not touch MLX, not even to free
+    return;
+  }
+  unload();
+}
+
+void Model::check(const char* where) const {
+  worker_->check(where);
+  if (!loaded_) {
+    throw DeviceError("[" + std::string(where) + "] the model was unloaded. Load it again with personaplex.load(...).");
+  }
+}
+
+Engine& Model::engine() {
+  if (engine_ == nullptr) throw DeviceError("[Model] the model was unloaded while it was in use.");
+  return *engine_;
+}
+
+void Model::adopt(const std::shared_ptr<Resident>& resident) {
+  const std::lock_guard lock(residents_mutex_);
+  std::erase_if(residents_, [](const auto& r) { return r.expired(); });
+  residents_.push_back(resident);
+}
+
+void Model::unload() {
+  worker_->check("Model.unload");
+  if (!loaded_.exchange(false)) return;
+  worker_->run([this] {
+    std::vector<std::weak_ptr<Resident>> residents;
+    {
+      const std::lock_guard lock(residents_mutex_);
+      residents.swap(residents_);
+    }
+    for (const auto& weak : residents) {
+      if (const auto resident = weak.lock()) resident->drop();
+    }
+    engine_.reset();
+    give_memory_back();
+  });
+}
+
+}  // namespace personaplex

@@ -1,0 +1,82 @@
+// csrc/session/model.h: a loaded model: its engine, the thread it lives on, and what must go when it is unloaded.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "checkpoint/weights.h"
+#include "core/worker.h"
+#include "engine/engine.h"
+
+namespace personaplex {
+
+struct ModelOptions {
+  std::string source;             // a checkpoint directory, or "random:7b", "random:tiny"
+  std::string device = "auto";    // auto, cpu, gpu, metal, cuda
+  std::string engine = "auto";    // auto, graph
+  std::string dtype = "auto";     // auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16
+  LoadOptions load;
+  int context = 0;                // temporal positions kept; 0 = the checkpoint's
+  bool compile = false;
+  std::uint64_t weights_seed = 0;  // random models only
+};
+
+/// What was loaded, for people.
+struct ModelInfo {
+  std::string source, device, device_name, engine, dtype, mlx_version, compile_note;
+  std::map<std::string, int> bits;  // temporal, depformer, heads, embeddings
+  int group_size = 0;
+  std::size_t weight_bytes = 0;
+  std::vector<std::string> kept_16bit;
+  bool compiled = false;
+};
+
+/// Something that holds device memory of a model and must drop it when the model is unloaded. drop() runs on the
+/// model's thread.
+struct Resident {
+  virtual ~Resident() = default;
+  virtual void drop() = 0;
+};
+
+class Model {
+ public:
+  explicit Model(const ModelOptions& options);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const Config& config() const { return config_; }
+  const ModelInfo& info() const { return info_; }
+  int depformer_steps() const { return depformer_steps_; }
+  Worker& worker() { return *worker_; }
+
+  /// Throws DeviceError, naming `where`, after unload() and in a forked child.
+  void check(const char* where) const;
+  bool loaded() const { return loaded_.load(); }
+
+  /// The engine; only on the worker's thread, after check(). Throws DeviceError when unloaded meanwhile.
+  Engine& engine();
+  void adopt(const std::shared_ptr<Resident>& resident);
+
+  /// Frees the weights and every resident's memory. Waits for work in progress. Again: nothing.
+  void unload();
+
+ private:
+  std::unique_ptr<Worker> worker_;
+  std::unique_ptr<Engine> engine_;  // touched on the worker's thread only
+  Config config_;
+  ModelInfo info_;
+  int depformer_steps_ = 0;
+  std::atomic<bool> loaded_{false};
+  std::mutex residents_mutex_;
+  std::vector<std::weak_ptr<Resident>> residents_;
+};
+
+/// Which devices this MLX can use: cpu, metal, cuda.
+std::map<std::string, bool> available_devices();
+
+}  // namespace personaplex
