@@ -58,7 +58,7 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Mode
             raise HubError(f"[load] {text!r} is no random model; choose {' or '.join(_RANDOM)}.")
         return _local(text, None, revision)
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return _local(text, path, revision)
     if path.is_file():
         raise HubError(f"[load] {text!r} is a file; expected the directory that holds the checkpoint.")
@@ -122,7 +122,7 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
     if incomplete and isinstance(error, incomplete):
         return (
             f"[load] the download of {repo} is not complete and the hub cannot be reached; run this again online "
-            "(it resumes where it stopped)."
+            "(files that have arrived are kept)."
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         if constants.HF_HUB_OFFLINE:
@@ -137,11 +137,9 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"[load] the disk of {constants.HF_HUB_CACHE!r} is full; free space or set HF_HOME to another disk, then "
-            "run this again (it resumes where it stopped)."
+            "run this again (files that have arrived are kept)."
         )
     if isinstance(error, errors.HFValidationError):
         return f"[load] {repo!r} is no valid model id ({error}); expected owner/name such as {DEFAULT_MODEL}."
     first = (str(error).strip() or "no message").splitlines()[0]
-    return (
-        f"[load] downloading {repo} failed: {type(error).__name__}: {first} Run this again; what has arrived is kept."
-    )
+    return f"[load] downloading {repo} failed: {type(error).__name__}: {first} Run this again; files that have arrived are kept."
