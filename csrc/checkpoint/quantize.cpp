@@ -1,6 +1,7 @@
 // csrc/checkpoint/quantize.cpp: MLX's affine quantization of loaded weights, one matrix at a time, and its inverse.
 #include "checkpoint/quantize.h"
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -180,14 +181,15 @@ int group_size_for(std::int64_t k, const LoadOptions& options) {
 void apply_bits(Weights& weights, const LoadOptions& options) {
   check_options(weights.config, options);
   for_each_matrix(weights, [&](const std::string& name, Matrix& matrix) { check_stored(name, matrix, options); });
+  std::vector<std::string>& kept = weights.kept_16bit;
   for_each_matrix(weights, [&](const std::string& name, Matrix& matrix) {
     const int bits = bits_for(name, options);
     if (!matrix.quantized() && (bits == 4 || bits == 8)) {
       const int group_size = group_size_for(matrix.k, options);
       if (group_size > 0) {
         quantize(matrix, bits, group_size);
-      } else if (weights.kept_16bit.empty() || weights.kept_16bit.back() != name) {
-        weights.kept_16bit.push_back(name);
+      } else if (std::find(kept.begin(), kept.end(), name) == kept.end()) {
+        kept.push_back(name);  // the steps of one stored in_proj share its name
       }
     }
     if (options.dequantize && matrix.quantized()) dequantize(matrix);
