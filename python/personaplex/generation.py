@@ -139,8 +139,7 @@ class Generation:
             self._kept.append((frame, out))  # one append: an interrupt leaves both or none
         self._done += 1
         if self._on_progress is not None:
-            expected = max(self._source.frame_count, self.input_frames + 1) + self._max_steps
-            self._on_progress(self._done, expected)
+            self._on_progress(self._done, max(self._done, self._source.frame_count + self._max_steps))
         return out
 
     def _finish(self, reason: str) -> None:

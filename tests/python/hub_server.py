@@ -25,7 +25,7 @@ class HubServer:
     def __init__(
         self, files: dict[str, bytes], repo: str = "owner/name", revisions: tuple[str, ...] = ("main",)
     ) -> None:
-        self.files, self.repo, self.revisions = files, repo, (*revisions, COMMIT)
+        self.files, self.repo, self.revisions = files, "owner/name", (*revisions, COMMIT)
         self.gated = self.hidden = False
         self.broken_after: int | None = None
         self.failing: int | None = None

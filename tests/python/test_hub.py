@@ -36,7 +36,7 @@ except HubError as error:
 
 
 def resolve(tmp_path, endpoint, *arguments, **environment):
-    """hub.resolve in a process of its own, since huggingface_hub reads its environment once: the source, or the error."""
+    """hub.resolve in a process of its own, as huggingface_hub reads its environment once: source or error."""
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DOWNLOAD_TIMEOUT": "5"}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
