@@ -101,9 +101,9 @@ class Parser {
     skip_space();
     switch (peek()) {
       case '{':
-        return Json{object(depth)};
+        return Json{std::make_shared<const Json::Object>(object(depth))};
       case '[':
-        return Json{array(depth)};
+        return Json{std::make_shared<const Json::Array>(array(depth))};
       case '"':
         return Json{string()};
       case 't':

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -16,18 +17,28 @@ struct JsonMember;
 struct Json {
   using Array = std::vector<Json>;
   using Object = std::vector<JsonMember>;
-  std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, Array, Object> value = nullptr;
+  // Behind pointers, because a variant wants complete types; shared, because a value never changes.
+  std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, std::shared_ptr<const Array>,
+               std::shared_ptr<const Object>>
+      value;
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value); }
   const bool* boolean() const { return std::get_if<bool>(&value); }
   const std::int64_t* integer() const { return std::get_if<std::int64_t>(&value); }
   const double* real() const { return std::get_if<double>(&value); }
   const std::string* string() const { return std::get_if<std::string>(&value); }
-  const Array* array() const { return std::get_if<Array>(&value); }
-  const Object* object() const { return std::get_if<Object>(&value); }
+  const Array* array() const { return pointee<Array>(); }
+  const Object* object() const { return pointee<Object>(); }
 
   /// The member of an object; nullptr when this is no object or has no such key.
   const Json* find(std::string_view key) const;
+
+ private:
+  template <typename T>
+  const T* pointee() const {
+    const auto* pointer = std::get_if<std::shared_ptr<const T>>(&value);
+    return pointer == nullptr ? nullptr : pointer->get();
+  }
 };
 
 struct JsonMember {

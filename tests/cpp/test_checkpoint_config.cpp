@@ -105,9 +105,10 @@ TEST_CASE("config: contradictions") {
       {R"({"quantization": {"group_size": 128}})", "quantization.group_size"},
       {R"([])", "an object"},
   };
-  for (const auto& [text, key] : bad) {
+  for (const auto& [json, key] : bad) {
+    const std::string text = json;
     CAPTURE(text);
-    CHECK(contains(message_of<WeightsError>([&, json = text] { parse_config(json, "t"); }), key));
+    CHECK(contains(message_of<WeightsError>([&] { parse_config(text, "t"); }), key));
   }
   Config zero;
   zero.num_heads = 0;

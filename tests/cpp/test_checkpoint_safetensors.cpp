@@ -119,7 +119,8 @@ TEST_CASE("safetensors: malformed files") {
       {with_header(R"({"__metadata__":1})", ""), "__metadata__"},
       {with_header(R"({"__metadata__":{"a":1}})", ""), "__metadata__"},
   };
-  for (const auto& [bytes, reason] : bad) {
+  for (const auto& [bytes, expected] : bad) {
+    const std::string reason = expected;
     write_text(dir / "bad.safetensors", bytes);
     const std::string message = message_of<WeightsError>([&] { read_safetensors(dir / "bad.safetensors"); });
     CAPTURE(message);
