@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -22,6 +21,8 @@ FILES = {
     "README.md": b"not needed",
     "demo/clip.wav": b"not needed either",
 }
+
+UNREACHABLE = "http://127.0.0.1:9"  # "discard": nobody listens there
 
 PROGRAM = """
 import json, sys
@@ -55,12 +56,6 @@ def server():
         yield running
 
 
-def unreachable():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
-
-
 def names(folder):
     return sorted(os.path.relpath(os.path.join(d, f), folder) for d, _, files in os.walk(folder) for f in files)
 
@@ -87,7 +82,7 @@ def test_a_revision_is_pinned(tmp_path, server, arguments):
 
 def test_a_cached_model_needs_no_network(tmp_path, server):
     (_, folder, _), _ = resolve(tmp_path, server.endpoint, "owner/name")
-    assert resolve(tmp_path, unreachable(), "owner/name")[0][1] == folder
+    assert resolve(tmp_path, UNREACHABLE, "owner/name")[0][1] == folder
     assert resolve(tmp_path, server.endpoint, "owner/name", HF_HUB_OFFLINE="1")[0][1] == folder
     server.failing = 500
     assert resolve(tmp_path, server.endpoint, "owner/name")[0][1] == folder
@@ -120,7 +115,7 @@ def test_offline_without_cache(tmp_path, server):
 
 
 def test_no_network_without_cache(tmp_path):
-    message, _ = resolve(tmp_path, unreachable(), "owner/name")
+    message, _ = resolve(tmp_path, UNREACHABLE, "owner/name")
     assert "cannot be reached" in message
     assert "check the network" in message
 

@@ -36,7 +36,7 @@ def test_the_schema_is_a_schema():
 @pytest.mark.parametrize(
     "options",
     [{}, {"max_steps": 0}, {"interrupt_at": 5}, {"interrupt_at": 0}],
-    ids=["whole", "short", "cut", "nothing"],
+    ids=["whole", "short", "cut", "none"],
 )
 def test_every_report_fits(options):
     VALIDATOR.validate(made(**options))

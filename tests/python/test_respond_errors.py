@@ -1,0 +1,156 @@
+"""docs/errors.md: every row of its table happens as written: the class, and the message."""
+
+import builtins
+import errno
+import re
+import threading
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pt_files
+import pytest
+from fakes import FakeModel, make_model
+from hub_server import HubServer
+from test_hub import UNREACHABLE, resolve
+from test_voices import tar_gz
+
+import personaplex
+from personaplex import _core, hub, pt
+from personaplex.text import Tokenizer
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+ROWS = {
+    cells[0]: cells[1:4]
+    for line in PAGE.read_text("utf-8").split("## Table")[1].splitlines()
+    if (cells := [cell.strip() for cell in line.strip("| ").split(" | ")]) and len(cells) == 5 and cells[0] != "row"
+}
+FRAME = np.zeros(1920, np.float32)
+
+
+def respond(audio=(FRAME, 24000), directory=None, **options):
+    make_model(directory=directory).respond(audio, **{"voice": "none", "max_steps": 0, **options})
+
+
+def with_file(data, suffix, use):
+    def case(tmp_path):
+        path = tmp_path / f"file{suffix}"
+        path.write_bytes(data)
+        use(path)
+
+    return case
+
+
+def voice_shape(tmp_path):
+    tensors = {"embeddings": np.zeros((3, 1, 1, 16), np.float32), "cache": np.zeros((1, 17, 4), np.int64)}
+    _core.write_tensors(str(tmp_path / "v.safetensors"), tensors, {})
+    respond(voice=tmp_path / "v.safetensors")
+
+
+def voice_archive(tmp_path):
+    (tmp_path / "voices.tgz").write_bytes(tar_gz([("voices/../../NATM0.pt", b"x")]))
+    respond(voice="NATM0", directory=tmp_path)
+
+
+def step_closed(tmp_path):
+    session = make_model().session(voice="none")
+    session.close()
+    session.step(FRAME)
+
+
+def step_busy(tmp_path):
+    with make_model(FakeModel(step_seconds=0.3)).session(voice="none") as session:
+        thread = threading.Thread(target=session.step, args=(FRAME,))
+        thread.start()
+        while not session._busy.locked():
+            pass
+        try:
+            session.step(FRAME)
+        finally:
+            thread.join()
+
+
+def stream_kept(tmp_path):
+    with make_model().respond_stream((FRAME, 24000), voice="none") as generation:
+        generation.response()
+
+
+def disk_full(tmp_path):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub, "snapshot_download", full)
+        hub.resolve("owner/name")
+
+
+def hub_case(*arguments, endpoint=None, offline=False, **attributes):
+    """A download that fails in a process of its own, raised again here."""
+
+    def case(tmp_path):
+        files = {"config.json": b"{}", "model.safetensors": bytes(200_000)}
+        with HubServer(files) as server:
+            for name, value in attributes.items():
+                setattr(server, name, value)
+            environment = {"HF_HUB_OFFLINE": "1"} if offline else {}
+            got, _ = resolve(tmp_path, endpoint or server.endpoint, "owner/name", *arguments, **environment)
+        assert isinstance(got, str), got  # a message; a list would be a model
+        raise personaplex.HubError(got)
+
+    return case
+
+
+CASES = {
+    "audio-missing": lambda tmp_path: respond(tmp_path / "none.wav"),
+    "audio-format": with_file(b"text", ".wav", respond),
+    "audio-empty": lambda _: respond((FRAME[:0], 24000)),
+    "audio-nan": lambda _: respond((FRAME * np.nan, 24000)),
+    "audio-rate": lambda _: respond(FRAME),
+    "audio-type": lambda _: respond((FRAME.astype(np.int64), 24000)),
+    "audio-suffix": lambda tmp_path: personaplex.Audio(FRAME).write(tmp_path / "answer.docx"),
+    "prompt-file": lambda tmp_path: respond(system_prompt=f"@{tmp_path}/none.txt"),
+    "prompt-text": with_file(b"\xff", ".txt", lambda path: respond(system_prompt=f"@{path}")),
+    "prompt-long": lambda _: respond(system_prompt="word " * 4000),
+    "voice-unknown": lambda _: respond(voice="NATX9"),
+    "voice-missing": lambda tmp_path: respond(voice="NATM0", directory=tmp_path),
+    "voice-shape": voice_shape,
+    "voice-code": with_file(
+        pt_files.archive({"v/data.pkl": b"\x80\x02cos\nsystem\n."}), ".pt", lambda path: pt.read_voice(path)
+    ),
+    "voice-archive": voice_archive,
+    "voice-short": lambda _: respond(voice=(FRAME, 24000)),
+    "voice-silent": lambda _: respond(voice=(np.zeros(24000), 24000)),
+    "sampling-range": lambda _: respond(text_temperature=-1),
+    "steps-range": lambda _: respond(max_steps=-1),
+    "load-range": lambda _: personaplex.load("random:tiny", bits=3),
+    "load-revision": lambda _: personaplex.load("random:tiny", revision="main"),
+    "load-name": lambda _: personaplex.load("nowhere"),
+    "load-file": with_file(b"", ".safetensors", personaplex.load),
+    "hub-gated": hub_case(gated=True),
+    "hub-missing": hub_case(hidden=True),
+    "hub-revision": hub_case("v9"),
+    "hub-offline": hub_case(offline=True),
+    "hub-network": hub_case(endpoint=UNREACHABLE),
+    "hub-partial": hub_case(broken_after=1000),
+    "hub-disk": disk_full,
+    "tokenizer": lambda tmp_path: Tokenizer.of_directory(tmp_path),
+    "step-frame": lambda _: make_model().session(voice="none").step(np.zeros(960)),
+    "step-closed": step_closed,
+    "step-busy": step_busy,
+    "stream-kept": stream_kept,
+}
+
+
+def test_the_table_and_the_cases_are_the_same():
+    assert list(ROWS) == list(CASES)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_row(tmp_path, row):
+    name, _, message = ROWS[row]
+    expected = getattr(personaplex, name, None) or getattr(builtins, name)
+    # "..." in the table stands for anything, but where the message itself contains it.
+    pattern = re.escape(message.strip("`")).replace(re.escape("..."), ".*")
+    with pytest.raises(expected, match=f"{pattern}$" if expected is not FileNotFoundError else pattern) as raised:
+        CASES[row](tmp_path)
+    assert type(raised.value) is expected
