@@ -263,7 +263,7 @@ def make(preset: Preset, folder: Path) -> None:
     codec = Codec(preset.mimi, weights.make(preset.seed, shapes["mimi"], {}), q)
     codec.encode(inputs["mimi.pcm"])  # only for the latents: the codebooks are not fitted yet
     fit = fit_codebooks(codec.stage("downsample"), preset.mimi, preset.seed, shapes["mimi"])
-    lm_state = {k: bf16(v) for k, v in weights.make(preset.seed, shapes["lm"]).items()}
+    lm_state = {k: tensors.as_bfloat16(v) for k, v in weights.make(preset.seed, shapes["lm"]).items()}
     mimi_state = weights.make(preset.seed, shapes["mimi"], fit)
     out = produce(preset.lm, preset.mimi, lm_state, mimi_state, inputs)
     out |= sampling_group(np.random.default_rng([preset.seed, 2]), preset.lm["card"], preset.lm["text_card"])
@@ -303,10 +303,6 @@ def make(preset: Preset, folder: Path) -> None:
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")) + "\n")
-
-
-def bf16(value: np.ndarray) -> np.ndarray:
-    return (tensors.to_bfloat16(value).astype(np.uint32) << 16).view(np.float32)
 
 
 def compare(folder: Path) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "python")]
 import folder  # noqa: E402
+import tensors  # noqa: E402
 from folder import Golden  # noqa: E402
 from reference import Grid  # noqa: E402
 
@@ -81,7 +82,7 @@ class Line:
         if self.skipped:
             return f"{self.group:<10} skipped: {self.skipped}"
         tokens = f"{self.integers} tokens" if self.integers else "no tokens"
-        largest = f"largest error {self.worst:.1e} in {self.where}" if self.floats else "no tensors"
+        largest = f"largest error {self.worst:.1e} in {self.where or 'all'}" if self.floats else "no tensors"
         head = f"{self.group:<10} {'ok  ' if self.ok else 'MISS'} {tokens} compared, {largest}"
         return "\n".join([head] + [f"           {miss}" for miss in self.misses])
 
@@ -149,12 +150,18 @@ def voice(model: _core.Model, golden: Golden) -> Iterator[Case]:
     yield Case("from codes", {"voice.embeddings": embeddings, "voice.cache": cache}, want)
 
 
+def voice_file(golden: Golden) -> Iterator[Case]:
+    """voice.pt as this project reads it. A file of the reference may store its embeddings in bfloat16."""
+    read = pt.read_voice(golden.path / "voice.pt")
+    want = {"voice.embeddings": golden["voice.embeddings"], "voice.cache": golden["voice.cache"].astype(np.int64)}
+    if np.array_equal(read["embeddings"], tensors.as_bfloat16(read["embeddings"])):
+        want["voice.embeddings"] = tensors.as_bfloat16(want["voice.embeddings"])
+    yield Case("voice.pt", {f"voice.{name}": read[name] for name in ("embeddings", "cache")}, want)
+
+
 def lmgen(model: _core.Model, golden: Golden, chunks: tuple[int, ...]) -> Iterator[Case]:
-    preset = pt.read_voice(golden.path / "voice.pt")
-    replayed = {
-        "voice_embeddings": np.ascontiguousarray(preset["embeddings"][:, 0, 0]),
-        "voice_cache": preset["cache"].reshape(preset["cache"].shape[-2:]),
-    }
+    embeddings, cache = golden["voice.embeddings"], golden["voice.cache"]
+    replayed = {"voice_embeddings": embeddings[:, 0, 0], "voice_cache": cache[0].astype(np.int64)}
     for chunk in chunks:
         yield conversation(model, golden, f"replayed voice, chunk {chunk}", replayed | {"chunk": chunk})
     fed = {"voice_codes": golden["voice.codes"], "chunk": chunks[-1]}
@@ -249,8 +256,9 @@ def check(path: Path | str, options: Options = Options()) -> list[Line]:
                 if loaded is not None:
                     loaded.unload()
     if golden.has_lm:
-        for case in sampling(golden):
-            lines["sampling"].add(case.label, case.got, case.want)
+        for group, cases in (("voice", voice_file(golden)), ("sampling", sampling(golden))):
+            for case in cases:
+                lines[group].add(case.label, case.got, case.want)
     else:
         for group in groups[1:]:
             lines[group].skipped = "this data has no language model"

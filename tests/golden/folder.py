@@ -61,7 +61,7 @@ def lm_kwargs(golden: Golden) -> dict:
 def lm_weights(golden: Golden) -> dict[str, np.ndarray]:
     """The language model's tensors as float32 of bfloat16 values, stored or regenerated."""
     stored = golden.path / "lm.safetensors"
-    return tensors.read(stored) if stored.exists() else _round(weights.make(_seed(golden), _lm_shapes(golden)))
+    return tensors.read(stored) if stored.exists() else _made(golden)
 
 
 def mimi_weights(golden: Golden) -> dict[str, np.ndarray]:
@@ -101,13 +101,6 @@ def checkpoint(golden: Golden, directory: Path | str) -> Path:
     return directory
 
 
-def _seed(golden: Golden) -> int:
-    return golden.manifest["seed"] if golden.has_lm else 0
-
-
-def _lm_shapes(golden: Golden) -> weights.Shapes:
-    return weights.lm_shapes(lm_kwargs(golden))
-
-
-def _round(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k: (tensors.to_bfloat16(v).astype(np.uint32) << 16).view(np.float32) for k, v in values.items()}
+def _made(golden: Golden) -> dict[str, np.ndarray]:
+    made = weights.make(golden.manifest["seed"], weights.lm_shapes(lm_kwargs(golden)))
+    return {key: tensors.as_bfloat16(value) for key, value in made.items()}

@@ -34,6 +34,11 @@ def to_bfloat16(value: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def as_bfloat16(value: np.ndarray) -> np.ndarray:
+    """Float32 rounded to bfloat16, still float32."""
+    return (to_bfloat16(value).astype(np.uint32) << 16).view(np.float32).reshape(value.shape)
+
+
 def write(path: Path | str, tensors: dict[str, np.ndarray], bfloat16: bool = False) -> None:
     """Writes a file, names sorted; `bfloat16` rounds every float tensor."""
     header: dict[str, object] = {}
