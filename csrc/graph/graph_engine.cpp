@@ -1,10 +1,11 @@
 // csrc/graph/graph_engine.cpp: a frame of the language model as one MLX graph, and the codec around it.
 #include "graph/graph_engine.h"
 
-#include <mlx/compile_impl.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <stdexcept>
+#include <cstdlib>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/philox.h"
@@ -43,6 +44,16 @@ std::size_t widened_bytes(const Weights& w) {
   return bytes;
 }
 
+// MLX's CPU backend compiles with this command, and quietly does not compile where it is missing.
+bool on_path(const char* command) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (access((folder + "/" + command).c_str(), X_OK) == 0) return true;
+  }
+  return false;
+}
+
 GraphState& graph(EngineState& state) { return static_cast<GraphState&>(state); }
 
 // Columns as MLX wants them: ids [rows, T].
@@ -79,9 +90,9 @@ GraphEngine::GraphEngine(const Weights& weights, const GraphOptions& options)
       depformer_(weights, options.dtype, widened_bytes(weights) <= kWidenLimit),
       mimi_encoder_(weights.mimi, weights.config.mimi),
       mimi_decoder_(weights.mimi, weights.config.mimi) {
-  if (compile_ && !mx::detail::compile_available_for_device(options.device)) {
+  if (compile_ && on_cpu_ && !on_path("g++")) {
     compile_ = false;
-    compile_note_ = "MLX finds no C++ compiler for its CPU backend; frames run uncompiled.";
+    compile_note_ = "MLX needs g++ on the PATH to compile for its CPU backend; frames run uncompiled.";
   }
 }
 
