@@ -13,6 +13,8 @@ from personaplex.errors import WeightsError
 
 UNKNOWN = " \u2047 "  # SentencePiece's own surface for a piece it does not know
 _SPACE = "\u2581"
+# Byte pieces can spell control characters; a terminal would obey them.
+_CONTROLS = dict.fromkeys([c for c in (*range(0x20), *range(0x7F, 0xA0)) if chr(c) not in "\n\t"], "\ufffd")
 _END_OF_PADDING = 0  # with the padding id, the two ids that are never shown
 
 
@@ -126,7 +128,7 @@ class Detokenizer:
     """Tokens in, shown text out, one at a time.
 
     Pieces that are single bytes are held until they form whole UTF-8 characters; what can no longer become one is
-    shown as U+FFFD. A run of tokens outside the vocabulary shows one marker.
+    shown as U+FFFD, as are control characters. A run of tokens outside the vocabulary shows one marker.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -146,7 +148,7 @@ class Detokenizer:
             return ""
         if isinstance(piece, bytes):
             self._unknown = False
-            return self._utf8.decode(piece)
+            return self._utf8.decode(piece).translate(_CONTROLS)
         text = self.flush()
         if piece == UNKNOWN:
             repeated, self._unknown = self._unknown, True

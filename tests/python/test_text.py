@@ -1,5 +1,7 @@
 """Text: prompts to tokens, tokens to text one at a time, words on the 80 ms grid."""
 
+import unicodedata
+
 import fakes
 import hypothesis.strategies as st
 import pytest
@@ -38,7 +40,13 @@ def test_prompt_is_stripped_and_wrapped():
 @given(st.text(max_size=60))
 def test_any_text_comes_back(text):
     ids = SP.encode(text)
-    assert shown(ids).replace(" ", "") == text.replace(" ", "").replace("\u2581", "")
+    visible = "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
+    assert shown(ids).replace(" ", "") == visible.replace(" ", "").replace("\u2581", "")
+
+
+def test_control_characters_never_reach_a_terminal():
+    assert shown(byte_ids(b"\x1b[2J\x7f\xc2\x9b")) == "\ufffd[2J\ufffd\ufffd"
+    assert shown(byte_ids(b"\n\t")) == "\n\t"
 
 
 @given(st.lists(st.integers(-2, 600), max_size=60), st.data())
