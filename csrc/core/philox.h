@@ -22,9 +22,17 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> coun
   return counter;
 }
 
+/// q = -log(u), u = ((x >> 8) + 0.5) 2^-24. In float32 the upper half of u is not representable (its largest value would
+/// round to 1, and q to 0), so there 1 - u is formed instead, which is exact.
+inline float exponential(std::uint32_t x) {
+  const std::uint32_t n = x >> 8;
+  if (n < (1U << 23)) return -std::log((static_cast<float>(n) + 0.5F) * 0x1p-24F);
+  return -std::log1p(-(static_cast<float>((1U << 24) - 1 - n) + 0.5F) * 0x1p-24F);
+}
+
 /// Exp(1) noise q for every index of one stream (0 text, 1.. the audio rows) of one frame, out [count] float32.
-/// counter = (index / 4, stream, frame low, frame high), key = seed, lane = index % 4; u = ((x >> 8) + 0.5) 2^-24;
-/// q = -log(u). The token drawn is the argmax of p / q.
+/// counter = (index / 4, stream, frame low, frame high), key = seed, lane = index % 4; q = exponential(x). The token
+/// drawn is the argmax of p / q.
 inline void exponential_noise(std::uint64_t seed, std::uint64_t frame, std::uint32_t stream, float* out, int count) {
   const std::array<std::uint32_t, 2> key = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   for (int i = 0; i < count; i += 4) {
@@ -32,8 +40,7 @@ inline void exponential_noise(std::uint64_t seed, std::uint64_t frame, std::uint
                                    static_cast<std::uint32_t>(frame >> 32)},
                                   key);
     for (int lane = 0; lane < 4 && i + lane < count; ++lane) {
-      const float u = (static_cast<float>(words[static_cast<std::size_t>(lane)] >> 8) + 0.5F) * 0x1p-24F;
-      out[i + lane] = -std::log(u);
+      out[i + lane] = exponential(words[static_cast<std::size_t>(lane)]);
     }
   }
 }

@@ -5,15 +5,11 @@
 
 namespace personaplex::graph {
 
-namespace {
-
-// NVIDIA's ring of 16 hides its oldest entry once full: step 15 does not see step 0. Steps before it see everything.
-constexpr int kWindow = 15;
-
-}  // namespace
-
 Depformer::Depformer(const Weights& weights, mx::Dtype dtype, bool cast)
-    : text_emb_(weights.depformer.text_emb, dtype, cast), dtype_(dtype), heads_(weights.config.depformer_num_heads) {
+    : text_emb_(weights.depformer.text_emb, dtype, cast),
+      dtype_(dtype),
+      heads_(weights.config.depformer_num_heads),
+      window_(weights.config.n_q - 1) {
   for (const Matrix& m : weights.depformer.audio_emb) audio_emb_.emplace_back(m, dtype, cast);
   for (const Matrix& m : weights.depformer.in) in_.emplace_back(m, dtype, cast);
   for (const Matrix& m : weights.depformer.linears) linears_.emplace_back(m, dtype, cast);
@@ -42,7 +38,7 @@ Depformer::Result Depformer::forward(const array& hidden, const array& text, con
       const auto qkv = split_qkv(step.in_proj(rms_norm(x, layer.norm1)), heads_);
       keys[i].push_back(op::expand_dims(op::transpose(qkv[1], {1, 0, 2}), 0));
       values[i].push_back(op::expand_dims(op::transpose(qkv[2], {1, 0, 2}), 0));
-      if (k >= kWindow) {
+      if (k >= window_) {
         keys[i].erase(keys[i].begin());
         values[i].erase(values[i].begin());
       }

@@ -37,6 +37,8 @@ class Depformer {
   std::vector<Layer> layers_;
   mx::Dtype dtype_;
   int heads_;
+  // NVIDIA's ring of n_q steps hides its oldest entry once full: step 15 does not see step 0, the others see all.
+  int window_;
 };
 
 }  // namespace personaplex::graph
