@@ -142,4 +142,5 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
     if isinstance(error, errors.HFValidationError):
         return f"[load] {repo!r} is no valid model id ({error}); expected owner/name such as {DEFAULT_MODEL}."
     first = (str(error).strip() or "no message").splitlines()[0]
-    return f"[load] downloading {repo} failed: {type(error).__name__}: {first} Run this again; files that have arrived are kept."
+    what = f"{type(error).__name__}: {first}"
+    return f"[load] downloading {repo} failed: {what} Run this again; files that have arrived are kept."
