@@ -34,7 +34,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def measure(model: personaplex.Model, frames: int, warmup: int, context: int) -> dict[str, list[float]]:
-    """Milliseconds per frame of every part, `frames` rounds after `warmup`; `context` frames are in the KV ring first."""
+    """Milliseconds per frame of every part: `frames` rounds after `warmup`, `context` frames in the KV ring before."""
     core = model._core
     rng = np.random.default_rng(0)
     samples = int(core.config["frame_samples"])
@@ -63,7 +63,9 @@ def report(model: personaplex.Model, times: dict[str, list[float]], load_s: floa
     total = statistics.median(times["total"])
     return {
         "model": model.name,
-        **{k: model.info[k] for k in ("device", "device_name", "engine", "dtype", "bits", "group_size", "weight_bytes")},
+        **{
+            k: model.info[k] for k in ("device", "device_name", "engine", "dtype", "bits", "group_size", "weight_bytes")
+        },
         "compiled": model.info["compiled"],
         "compile_note": model.info["compile_note"],
         "context": context,
@@ -103,7 +105,9 @@ def main() -> int:
     if args.json:
         print(json.dumps(result))
         return 0
-    print(f"{result['model']} on {result['device_name']}, {result['engine']} engine, {result['dtype']}, {result['bits']}")
+    print(
+        f"{result['model']} on {result['device_name']}, {result['engine']} engine, {result['dtype']}, {result['bits']}"
+    )
     if result["compile_note"]:
         print(f"not compiled: {result['compile_note']}")
     for name, row in result["parts"].items():  # type: ignore[attr-defined]

@@ -1,4 +1,5 @@
-// csrc/bindings/bindings.h: what the binding files share: the register functions, numpy conversions, waiting without the GIL.
+// csrc/bindings/bindings.h: what the binding files share: the register functions, numpy conversions, waiting without
+// the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -1,7 +1,7 @@
 // csrc/bindings/handles.h: sessions and snapshots as Python holds them.
 //
-// Their device memory must be freed on the model's thread, but the last reference to the model must not be dropped there
-// (its destructor waits for that thread). So a handle moves the state into a task and lets go of the rest itself.
+// Their device memory must be freed on the model's thread, but the last reference to the model must not be dropped
+// there (its destructor waits for that thread). So a handle moves the state into a task and lets go of the rest itself.
 #pragma once
 
 #include <atomic>

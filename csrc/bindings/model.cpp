@@ -80,8 +80,8 @@ nb::object encode(Model& model, const AnyArray& pcm) {
 
 nb::object decode(Model& model, const AnyArray& codes) {
   model.check("Model.decode");
-  const Frames frames = to_columns("Model.decode", "codes", codes, model.config().codebooks(), 0,
-                                   model.config().mimi.bins - 1);
+  const Frames frames =
+      to_columns("Model.decode", "codes", codes, model.config().codebooks(), 0, model.config().mimi.bins - 1);
   std::vector<float> pcm;
   call(model.worker(), [&] {
     Engine& engine = model.engine();
@@ -239,8 +239,8 @@ void register_model(nb::module_& m) {
             options.device = device;
             options.engine = engine;
             options.dtype = dtype;
-            options.load = {temporal_bits, depformer_bits, head_bits, embedding_bits, group_size, depformer_steps,
-                            dequantize};
+            options.load = {temporal_bits, depformer_bits,  head_bits, embedding_bits,
+                            group_size,    depformer_steps, dequantize};
             options.context = context;
             options.compile = compile;
             options.weights_seed = weights_seed;

@@ -25,12 +25,23 @@ std::string describe(const AnyArray& a) {
   out += "] ";
   const auto dtype = a.dtype();
   switch (static_cast<nb::dlpack::dtype_code>(dtype.code)) {
-    case nb::dlpack::dtype_code::Float: out += "float"; break;
-    case nb::dlpack::dtype_code::Int: out += "int"; break;
-    case nb::dlpack::dtype_code::UInt: out += "uint"; break;
-    case nb::dlpack::dtype_code::Complex: out += "complex"; break;
-    case nb::dlpack::dtype_code::Bool: return out + "bool";
-    default: out += "other"; break;
+    case nb::dlpack::dtype_code::Float:
+      out += "float";
+      break;
+    case nb::dlpack::dtype_code::Int:
+      out += "int";
+      break;
+    case nb::dlpack::dtype_code::UInt:
+      out += "uint";
+      break;
+    case nb::dlpack::dtype_code::Complex:
+      out += "complex";
+      break;
+    case nb::dlpack::dtype_code::Bool:
+      return out + "bool";
+    default:
+      out += "other";
+      break;
   }
   return out + std::to_string(dtype.bits);
 }
@@ -118,8 +129,8 @@ void call_cancellable(Worker& worker, std::function<void()> f, const std::functi
 NB_MODULE(_core, m) {
   namespace b = personaplex::bindings;
   m.doc() = "The C++ core of personaplex. Use the personaplex package instead.";
-  m.attr("MLX_VERSION") = PERSONAPLEX_TEXT(MLX_VERSION_MAJOR) "." PERSONAPLEX_TEXT(MLX_VERSION_MINOR) "." PERSONAPLEX_TEXT(
-      MLX_VERSION_PATCH);
+  m.attr("MLX_VERSION") = PERSONAPLEX_TEXT(MLX_VERSION_MAJOR) "." PERSONAPLEX_TEXT(
+      MLX_VERSION_MINOR) "." PERSONAPLEX_TEXT(MLX_VERSION_PATCH);
   b::register_errors(m);
   b::register_model(m);
   b::register_session(m);

@@ -136,24 +136,23 @@ void register_session(nb::module_& m) {
 
   nb::class_<SnapshotHandle>(m, "Snapshot")
       .def_prop_ro("nbytes", [](const SnapshotHandle& s) { return (*s).nbytes; })
-      .def("save",
-           [](const SnapshotHandle& self, const std::string& path, const std::string& key) {
-             (*self).model->check("Snapshot.save");
-             call((*self).model->worker(), [&] { save_snapshot(*self, path, key); });
-           },
-           nb::arg("path"), nb::arg("key"));
+      .def(
+          "save",
+          [](const SnapshotHandle& self, const std::string& path, const std::string& key) {
+            (*self).model->check("Snapshot.save");
+            call((*self).model->worker(), [&] { save_snapshot(*self, path, key); });
+          },
+          nb::arg("path"), nb::arg("key"));
 
   nb::class_<SessionHandle>(m, "Session")
       .def_prop_ro("ready", [](const SessionHandle& s) { return s.open() && s.get("Session.ready").ready(); })
       .def_prop_ro("poisoned", [](const SessionHandle& s) { return s.open() && s.get("Session.poisoned").poisoned(); })
-      .def_prop_ro("frames",
-                   [](SessionHandle& s) {
-                     return on_session(s, "Session.frames", [](Session& x) { return x.frames(); });
-                   })
-      .def_prop_ro("position",
-                   [](SessionHandle& s) {
-                     return on_session(s, "Session.position", [](Session& x) { return x.position(); });
-                   })
+      .def_prop_ro(
+          "frames",
+          [](SessionHandle& s) { return on_session(s, "Session.frames", [](Session& x) { return x.frames(); }); })
+      .def_prop_ro(
+          "position",
+          [](SessionHandle& s) { return on_session(s, "Session.position", [](Session& x) { return x.position(); }); })
       .def_prop_rw(
           "sampling", [](SessionHandle& s) { return s.get("Session.sampling").sampling; },
           [](SessionHandle& s, const SamplingOptions& sampling) {
@@ -219,17 +218,18 @@ void register_session(nb::module_& m) {
              const auto [embeddings, ring] =
                  on_session(self, "Session.voice_preset", [](Session& s) { return s.voice_preset(); });
              const auto dim = static_cast<std::size_t>(config.dim);
-             return nb::make_tuple(
-                 to_numpy(embeddings, {embeddings.size() / dim, dim}),
-                 to_numpy(ring, {static_cast<std::size_t>(config.rows()), static_cast<std::size_t>(config.max_delay() + 3)}));
+             return nb::make_tuple(to_numpy(embeddings, {embeddings.size() / dim, dim}),
+                                   to_numpy(ring, {static_cast<std::size_t>(config.rows()),
+                                                   static_cast<std::size_t>(config.max_delay() + 3)}));
            })
       .def("grid_ring",
            [](SessionHandle& self) {
              const TokenGrid grid = on_session(self, "Session.grid_ring", [](Session& s) { return s.grid(); });
              const std::vector<std::size_t> shape = {static_cast<std::size_t>(grid.rows()),
                                                      static_cast<std::size_t>(grid.depth())};
-             return nb::make_tuple(to_numpy(std::vector<int>(grid.ring().begin(), grid.ring().end()), shape),
-                                   to_numpy(std::vector<std::uint8_t>(grid.ring_forced().begin(), grid.ring_forced().end()), shape));
+             return nb::make_tuple(
+                 to_numpy(std::vector<int>(grid.ring().begin(), grid.ring().end()), shape),
+                 to_numpy(std::vector<std::uint8_t>(grid.ring_forced().begin(), grid.ring_forced().end()), shape));
            })
       .def("set_probing",
            [](SessionHandle& self, bool on) {

@@ -45,8 +45,10 @@ nb::object read_tensor(const TensorView& t) {
   std::vector<std::size_t> shape;
   for (const auto d : t.shape) shape.push_back(static_cast<std::size_t>(d));
   switch (t.dtype) {
-    case DType::kF32: return to_numpy(read_as<float, float>(t), shape);
-    case DType::kF64: return to_numpy(read_as<double, float>(t), shape);
+    case DType::kF32:
+      return to_numpy(read_as<float, float>(t), shape);
+    case DType::kF64:
+      return to_numpy(read_as<double, float>(t), shape);
     case DType::kBF16: {
       std::vector<float> out;
       for (const auto bits : read_as<std::uint16_t, std::uint32_t>(t)) out.push_back(std::bit_cast<float>(bits << 16));
@@ -58,14 +60,22 @@ nb::object read_tensor(const TensorView& t) {
       return to_numpy(out, shape);
     }
     case DType::kBool:
-    case DType::kU8: return to_numpy(read_as<std::uint8_t, std::int64_t>(t), shape);
-    case DType::kI8: return to_numpy(read_as<std::int8_t, std::int64_t>(t), shape);
-    case DType::kI16: return to_numpy(read_as<std::int16_t, std::int64_t>(t), shape);
-    case DType::kU16: return to_numpy(read_as<std::uint16_t, std::int64_t>(t), shape);
-    case DType::kI32: return to_numpy(read_as<std::int32_t, std::int64_t>(t), shape);
-    case DType::kU32: return to_numpy(read_as<std::uint32_t, std::int64_t>(t), shape);
-    case DType::kI64: return to_numpy(read_as<std::int64_t, std::int64_t>(t), shape);
-    case DType::kU64: return to_numpy(read_as<std::uint64_t, std::int64_t>(t), shape);
+    case DType::kU8:
+      return to_numpy(read_as<std::uint8_t, std::int64_t>(t), shape);
+    case DType::kI8:
+      return to_numpy(read_as<std::int8_t, std::int64_t>(t), shape);
+    case DType::kI16:
+      return to_numpy(read_as<std::int16_t, std::int64_t>(t), shape);
+    case DType::kU16:
+      return to_numpy(read_as<std::uint16_t, std::int64_t>(t), shape);
+    case DType::kI32:
+      return to_numpy(read_as<std::int32_t, std::int64_t>(t), shape);
+    case DType::kU32:
+      return to_numpy(read_as<std::uint32_t, std::int64_t>(t), shape);
+    case DType::kI64:
+      return to_numpy(read_as<std::int64_t, std::int64_t>(t), shape);
+    case DType::kU64:
+      return to_numpy(read_as<std::uint64_t, std::int64_t>(t), shape);
   }
   throw WeightsError("[read_tensors] unknown dtype.");
 }

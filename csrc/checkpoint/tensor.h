@@ -11,8 +11,8 @@ namespace personaplex {
 
 enum class DType : std::uint8_t { kF32, kF16, kBF16, kU32, kI32, kI64, kU8, kBool, kU16, kI16, kI8, kF64, kU64 };
 
-std::size_t size_of(DType dtype);         // bytes of one element
-const char* name_of(DType dtype);         // the safetensors name: "F32", "BF16", ...
+std::size_t size_of(DType dtype);  // bytes of one element
+const char* name_of(DType dtype);  // the safetensors name: "F32", "BF16", ...
 
 /// Row-contiguous, immutable. `owner` keeps the bytes alive (the mapping, or a buffer).
 /// `data` is aligned to 8 bytes at least where the file is a valid safetensors file; nothing more is promised.
@@ -22,7 +22,7 @@ struct TensorView {
   const std::byte* data = nullptr;
   std::shared_ptr<const void> owner;
 
-  std::int64_t size() const;              // elements
+  std::int64_t size() const;  // elements
   std::size_t nbytes() const;
   bool empty() const { return data == nullptr; }
   std::int64_t dim(int axis) const { return shape.at(static_cast<std::size_t>(axis)); }

@@ -22,8 +22,8 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> coun
   return counter;
 }
 
-/// q = -log(u), u = ((x >> 8) + 0.5) 2^-24. In float32 the upper half of u is not representable (its largest value would
-/// round to 1, and q to 0), so there 1 - u is formed instead, which is exact.
+/// q = -log(u), u = ((x >> 8) + 0.5) 2^-24. In float32 the upper half of u is not representable (its largest value
+/// would round to 1, and q to 0), so there 1 - u is formed instead, which is exact.
 inline float exponential(std::uint32_t x) {
   const std::uint32_t n = x >> 8;
   if (n < (1U << 23)) return -std::log((static_cast<float>(n) + 0.5F) * 0x1p-24F);

@@ -74,8 +74,9 @@ bool Worker::here() const { return owner_ == getpid(); }
 
 void Worker::check(const char* where) const {
   if (here()) return;
-  throw DeviceError("[" + std::string(where) + "] this model was loaded in process " + std::to_string(owner_) +
-                    " and cannot be used in a forked child. Load a model in a process started with the 'spawn' method.");
+  throw DeviceError(
+      "[" + std::string(where) + "] this model was loaded in process " + std::to_string(owner_) +
+      " and cannot be used in a forked child. Load a model in a process started with the 'spawn' method.");
 }
 
 void Worker::post(std::function<void()> task) {

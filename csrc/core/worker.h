@@ -1,7 +1,7 @@
 // csrc/core/worker.h: the one thread that a model's MLX work runs on.
 //
-// MLX evaluates per thread: lazy arrays may only be touched by the thread that made them, short-lived threads leak their
-// streams, and a forked child has no MLX threads at all. So every call into MLX goes through run() or post().
+// MLX evaluates per thread: lazy arrays may only be touched by the thread that made them, short-lived threads leak
+// their streams, and a forked child has no MLX threads at all. So every call into MLX goes through run() or post().
 #pragma once
 
 #include <sys/types.h>

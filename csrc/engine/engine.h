@@ -16,7 +16,7 @@ namespace personaplex {
 /// How one stream's tokens are drawn. temperature 0 means greedy (argmax, ties to the lowest index).
 struct Sampling {
   float temperature = 0.8F;
-  int top_k = 250;                        // <= 0 or >= card: no limit
+  int top_k = 250;  // <= 0 or >= card: no limit
   bool greedy() const { return temperature <= 0.0F; }
 };
 
@@ -41,11 +41,11 @@ using FrameTokens = std::vector<int>;
 
 /// One frame's question to the language model.
 struct FrameInput {
-  std::vector<int> column;                // [rows] tokens to embed; -1 contributes zero
-  std::vector<int> target;                // [rows] the cells being predicted
-  std::vector<std::uint8_t> forced;       // [rows] 1 where target is given and must be kept
-  std::uint64_t seed = 0;                 // Philox key
-  std::uint64_t frame = 0;                // Philox counter, high half: index of the step call
+  std::vector<int> column;           // [rows] tokens to embed; -1 contributes zero
+  std::vector<int> target;           // [rows] the cells being predicted
+  std::vector<std::uint8_t> forced;  // [rows] 1 where target is given and must be kept
+  std::uint64_t seed = 0;            // Philox key
+  std::uint64_t frame = 0;           // Philox counter, high half: index of the step call
 };
 
 /// Named float32 tensors for the tests ("hidden", "text_logits", "enc_seanet", ...).
@@ -67,14 +67,16 @@ class Engine {
   virtual void prefill_embeddings(EngineState& state, std::span<const float> embeddings) = 0;
   /// One frame: temporal step, text, depformer. `probe`, when given, receives hidden and logits.
   virtual FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
-                     Probe* probe = nullptr) = 0;
+                           Probe* probe = nullptr) = 0;
   /// Sum of the embeddings of each column, [T, dim] float32: what a voice preset stores.
   virtual std::vector<float> embed(std::span<const std::vector<int>> columns) = 0;
 
   // Codec. Encoder and decoder state are separate; reset_mimi clears both.
   virtual void reset_mimi(EngineState& state) = 0;
-  virtual std::vector<int> encode(EngineState& state, std::span<const float> pcm, Probe* probe = nullptr) = 0;   // [1920] -> [Q]
-  virtual std::vector<float> decode(EngineState& state, std::span<const int> codes, Probe* probe = nullptr) = 0; // [Q] -> [1920]
+  virtual std::vector<int> encode(EngineState& state, std::span<const float> pcm,
+                                  Probe* probe = nullptr) = 0;  // [1920] -> [Q]
+  virtual std::vector<float> decode(EngineState& state, std::span<const int> codes,
+                                    Probe* probe = nullptr) = 0;  // [Q] -> [1920]
 
   // Teacher-forced parts, for tests/golden.
   /// tokens [S][rows], in chunks -> "embeddings" [S, D], "hidden" [S, D], "text_logits" [S, text_card]

@@ -9,19 +9,32 @@ namespace personaplex::graph {
 
 mx::Dtype to_mlx(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return mx::float32;
-    case DType::kF16: return mx::float16;
-    case DType::kBF16: return mx::bfloat16;
-    case DType::kF64: return mx::float64;
-    case DType::kU8: return mx::uint8;
-    case DType::kU16: return mx::uint16;
-    case DType::kU32: return mx::uint32;
-    case DType::kU64: return mx::uint64;
-    case DType::kI8: return mx::int8;
-    case DType::kI16: return mx::int16;
-    case DType::kI32: return mx::int32;
-    case DType::kI64: return mx::int64;
-    case DType::kBool: return mx::bool_;
+    case DType::kF32:
+      return mx::float32;
+    case DType::kF16:
+      return mx::float16;
+    case DType::kBF16:
+      return mx::bfloat16;
+    case DType::kF64:
+      return mx::float64;
+    case DType::kU8:
+      return mx::uint8;
+    case DType::kU16:
+      return mx::uint16;
+    case DType::kU32:
+      return mx::uint32;
+    case DType::kU64:
+      return mx::uint64;
+    case DType::kI8:
+      return mx::int8;
+    case DType::kI16:
+      return mx::int16;
+    case DType::kI32:
+      return mx::int32;
+    case DType::kI64:
+      return mx::int64;
+    case DType::kBool:
+      return mx::bool_;
   }
   throw std::logic_error("[to_mlx] unknown dtype");
 }

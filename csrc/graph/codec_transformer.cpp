@@ -57,8 +57,9 @@ array CodecTransformer::operator()(array x, KvRing& ring) const {
 KvRing CodecTransformer::make_ring() const {
   // NVIDIA's ring appends both columns of a frame before it masks its oldest slots: both see the same keys.
   const std::int64_t context = context_;
-  return {static_cast<int>(layers_.size()), heads_, head_dim_, context_, mx::float32,
-          [context](std::int64_t p) { return 2 * (p / 2) + 3 - context; }};
+  return {static_cast<int>(layers_.size()), heads_, head_dim_, context_, mx::float32, [context](std::int64_t p) {
+            return 2 * (p / 2) + 3 - context;
+          }};
 }
 
 }  // namespace personaplex::graph

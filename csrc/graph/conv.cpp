@@ -42,9 +42,8 @@ array Conv1d::operator()(const array& x, Carry& carry) const {
   array input = x;
   if (pad > 0) {
     if (!carry) {
-      carry = padding_ == Padding::kZero
-                  ? op::zeros({pad, channels}, x.dtype())
-                  : mx::broadcast_to(op::narrow(x, 0, 0, 1), {pad, channels}, stream());
+      carry = padding_ == Padding::kZero ? op::zeros({pad, channels}, x.dtype())
+                                         : mx::broadcast_to(op::narrow(x, 0, 0, 1), {pad, channels}, stream());
     }
     input = op::concatenate({*carry, x}, 0);
     carry = op::contiguous(op::narrow(input, 0, input.shape(0) - pad, input.shape(0)));
@@ -52,10 +51,10 @@ array Conv1d::operator()(const array& x, Carry& carry) const {
   const int count = x.shape(0) / stride_;
   array windows = input;
   if (kernel_ > 1 || stride_ > 1) {
-    windows = mx::as_strided(op::contiguous(input), {count, kernel_, channels},
-                             {static_cast<std::int64_t>(stride_) * channels,
-                              static_cast<std::int64_t>(dilation_) * channels, 1},
-                             0, stream());
+    windows = mx::as_strided(
+        op::contiguous(input), {count, kernel_, channels},
+        {static_cast<std::int64_t>(stride_) * channels, static_cast<std::int64_t>(dilation_) * channels, 1}, 0,
+        stream());
     windows = op::reshape(op::contiguous(windows), {count, kernel_ * channels});
   }
   const array y = op::matmul(windows, weight_);
@@ -82,7 +81,7 @@ array ConvTranspose1d::operator()(const array& x, Carry& carry) const {
   const int count = x.shape(0);
   const array taps = depthwise_ ? op::mul(op::expand_dims(x, 1), op::expand_dims(weight_, 0))
                                 : op::reshape(op::matmul(x, weight_), {count, 2 * stride_, out_});
-  const array own = op::narrow(taps, 1, 0, stride_);              // [L, stride, out]
+  const array own = op::narrow(taps, 1, 0, stride_);  // [L, stride, out]
   const array next = op::narrow(taps, 1, stride_, 2 * stride_);
   const array before = carry ? *carry : op::zeros({1, stride_, out_}, x.dtype());
   carry = op::contiguous(op::narrow(next, 0, count - 1, count));

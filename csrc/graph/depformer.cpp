@@ -16,8 +16,8 @@ Depformer::Depformer(const Weights& weights, mx::Dtype dtype, bool cast)
   for (const DepformerLayer& layer : weights.depformer.layers) {
     std::vector<Slice> steps;
     for (const DepformerSlice& s : layer.steps) {
-      steps.push_back({Linear(s.in_proj, dtype, cast), Linear(s.out_proj, dtype, cast), Linear(s.linear_in, dtype, cast),
-                       Linear(s.linear_out, dtype, cast)});
+      steps.push_back({Linear(s.in_proj, dtype, cast), Linear(s.out_proj, dtype, cast),
+                       Linear(s.linear_in, dtype, cast), Linear(s.linear_out, dtype, cast)});
     }
     layers_.push_back({norm_weight(layer.norm1), norm_weight(layer.norm2), std::move(steps)});
   }
@@ -25,7 +25,7 @@ Depformer::Depformer(const Weights& weights, mx::Dtype dtype, bool cast)
 
 Depformer::Result Depformer::forward(const array& hidden, const array& text, const Choose& choose) const {
   Result result;
-  std::vector<std::vector<array>> keys(layers_.size());    // per layer, one [1, H, 1, Dh] a step
+  std::vector<std::vector<array>> keys(layers_.size());  // per layer, one [1, H, 1, Dh] a step
   std::vector<std::vector<array>> values(layers_.size());
   array previous = text;
   for (int k = 0; k < steps(); ++k) {
@@ -42,8 +42,7 @@ Depformer::Result Depformer::forward(const array& hidden, const array& text, con
         keys[i].erase(keys[i].begin());
         values[i].erase(values[i].begin());
       }
-      const array seen =
-          attention(qkv[0], op::concatenate(keys[i], 2), op::concatenate(values[i], 2), std::nullopt);
+      const array seen = attention(qkv[0], op::concatenate(keys[i], 2), op::concatenate(values[i], 2), std::nullopt);
       x = op::add(x, step.out_proj(seen));
       x = op::add(x, gated_ffn(rms_norm(x, layer.norm2), step.linear_in, step.linear_out));
     }

@@ -115,8 +115,7 @@ void GraphEngine::prefill(KvRing& ring, const std::function<array(int, int)>& co
 
 void GraphEngine::prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) {
   prefill(
-      graph(state).temporal,
-      [&](int begin, int count) { return temporal_.embed(column_ids(columns, begin, count)); },
+      graph(state).temporal, [&](int begin, int count) { return temporal_.embed(column_ids(columns, begin, count)); },
       static_cast<int>(columns.size()));
 }
 
@@ -125,7 +124,8 @@ void GraphEngine::prefill_embeddings(EngineState& state, std::span<const float> 
   prefill(
       graph(state).temporal,
       [&](int begin, int count) {
-        const auto rows = embeddings.subspan(static_cast<std::size_t>(begin) * dim, static_cast<std::size_t>(count) * dim);
+        const auto rows =
+            embeddings.subspan(static_cast<std::size_t>(begin) * dim, static_cast<std::size_t>(count) * dim);
         return op::astype(from_host(rows, {count, config_.dim}), dtype_);
       },
       static_cast<int>(embeddings.size() / dim));
@@ -149,9 +149,9 @@ GraphEngine::Arrays GraphEngine::frame(const Arrays& inputs, const SamplingOptio
   const array text_logits = op::reshape(temporal_.text_logits(hidden), {config_.text_card});
   const array text = choose(0, text_logits, inputs[kTextNoise], sampling.text);
   const Depformer::Result audio = depformer_.forward(hidden, text, [&](int step, const array& logits) {
-    const array noise = sampling.audio.greedy() ? inputs[kAudioNoise]
-                                                : op::reshape(op::narrow(inputs[kAudioNoise], 0, step, step + 1),
-                                                              {config_.card});
+    const array noise = sampling.audio.greedy()
+                            ? inputs[kAudioNoise]
+                            : op::reshape(op::narrow(inputs[kAudioNoise], 0, step, step + 1), {config_.card});
     return choose(step + 1, logits, noise, sampling.audio);
   });
 
@@ -286,9 +286,8 @@ Probe GraphEngine::probe_depformer(std::span<const float> hidden, std::span<cons
   Arrays rows;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const array h = op::astype(from_host(hidden.subspan(i * dim, dim), {1, config_.dim}), dtype_);
-    const Depformer::Result result = depformer_.forward(h, array(text[i]), [&](int step, const array&) {
-      return array(given[i][static_cast<std::size_t>(step)]);
-    });
+    const Depformer::Result result = depformer_.forward(
+        h, array(text[i]), [&](int step, const array&) { return array(given[i][static_cast<std::size_t>(step)]); });
     rows.push_back(op::stack(result.logits, 0));
   }
   Probe probe;

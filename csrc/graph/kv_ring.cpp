@@ -10,7 +10,8 @@ namespace personaplex::graph {
 
 namespace {
 
-// Slots are allocated in blocks: short conversations stay small, and shapes change rarely (compiled graphs retrace then).
+// Slots are allocated in blocks: short conversations stay small, and shapes change rarely (compiled graphs retrace
+// then).
 constexpr int kBlock = 256;
 
 }  // namespace
@@ -106,7 +107,8 @@ void KvRing::load(const std::string& prefix, const std::map<std::string, TensorV
                              shape_string(shape) + ", got " + shape_string(t.shape) + " " + name_of(t.dtype) + ".");
         }
         array& cache = (*side)[i];
-        cache = mx::slice_update(cache, wrap(t), mx::Shape{0, 0, 0, 0}, mx::Shape{1, heads_, filled, head_dim_}, stream());
+        cache =
+            mx::slice_update(cache, wrap(t), mx::Shape{0, 0, 0, 0}, mx::Shape{1, heads_, filled, head_dim_}, stream());
         mx::eval(cache);
       }
     }

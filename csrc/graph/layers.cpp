@@ -60,7 +60,8 @@ Rope rope_table(std::int64_t first, int count, int head_dim, float max_period) {
   for (int t = 0; t < count; ++t) {
     for (int i = 0; i < half; ++i) {
       // The reference multiplies in float32; the product decides what large positions rotate by.
-      const auto frequency = static_cast<float>(std::exp(-std::log(static_cast<double>(max_period)) * 2.0 * i / head_dim));
+      const auto frequency =
+          static_cast<float>(std::exp(-std::log(static_cast<double>(max_period)) * 2.0 * i / head_dim));
       const double angle = frequency * static_cast<float>(first + t);
       cosines.push_back(static_cast<float>(std::cos(angle)));
       sines.push_back(static_cast<float>(std::sin(angle)));
@@ -96,9 +97,9 @@ array attention(const array& q, const array& k, const array& v, const std::optio
   const int heads = q.shape(1);
   const int head_dim = q.shape(2);
   const array queries = op::expand_dims(op::transpose(q, {1, 0, 2}), 0);  // [1, H, T, Dh]
-  const array out = mx::fast::scaled_dot_product_attention(
-      queries, k, v, 1.0F / std::sqrt(static_cast<float>(head_dim)), mask ? "array" : "", mask, std::nullopt, false,
-      stream());
+  const array out =
+      mx::fast::scaled_dot_product_attention(queries, k, v, 1.0F / std::sqrt(static_cast<float>(head_dim)),
+                                             mask ? "array" : "", mask, std::nullopt, false, stream());
   return op::reshape(op::transpose(out, {0, 2, 1, 3}), {count, heads * head_dim});
 }
 

@@ -11,14 +11,14 @@ namespace personaplex::graph {
 
 /// A Matrix on the device. y = x W^T.
 struct Linear {
-  array weight;                        // [N, K], or packed uint32
-  std::optional<array> scales, biases; // [N, K / group_size]
+  array weight;                         // [N, K], or packed uint32
+  std::optional<array> scales, biases;  // [N, K / group_size]
   int bits = 16;
   int group_size = 0;
 
   /// `cast` converts a 16-bit weight to the compute dtype once instead of in every call.
   Linear(const Matrix& m, mx::Dtype dtype, bool cast);
-  array operator()(const array& x) const;           // [..., K] -> [..., N], dtype of x
+  array operator()(const array& x) const;               // [..., K] -> [..., N], dtype of x
   array rows(const array& ids, mx::Dtype dtype) const;  // ids [T] int32 -> [T, K]: embedding look-up
 };
 

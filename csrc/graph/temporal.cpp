@@ -53,8 +53,9 @@ array Temporal::text_logits(const array& hidden) const { return op::astype(text_
 KvRing Temporal::make_ring() const {
   // Once NVIDIA's ring of `context` slots is full, its oldest slot is masked: context - 1 positions are seen.
   const std::int64_t window = context_ - 1;
-  return {static_cast<int>(layers_.size()), heads_, head_dim_, context_, dtype_,
-          [window](std::int64_t p) { return p - window + 1; }};
+  return {static_cast<int>(layers_.size()), heads_, head_dim_, context_, dtype_, [window](std::int64_t p) {
+            return p - window + 1;
+          }};
 }
 
 Rope Temporal::rope(const Columns& columns) const {

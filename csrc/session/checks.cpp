@@ -24,7 +24,8 @@ void Session::check_step(const char* where) const {
   model_->check(where);
   const std::string at = "[" + std::string(where) + "] ";
   if (poisoned_) {
-    throw StreamError(at + "an earlier step failed half way, so the state is not trustworthy. Call reset() or restore().");
+    throw StreamError(at +
+                      "an earlier step failed half way, so the state is not trustworthy. Call reset() or restore().");
   }
   if (!ready_) throw StreamError(at + "the session has not been prompted. Call prompt() first.");
 }
@@ -37,8 +38,8 @@ void Session::check_pcm(std::span<const float> pcm) const {
   }
   const auto bad = std::find_if(pcm.begin(), pcm.end(), [](float x) { return !std::isfinite(x); });
   if (bad != pcm.end()) {
-    bad_argument("Session.step", "expected finite samples, got NaN or infinity at sample " +
-                                     std::to_string(bad - pcm.begin()) + ".");
+    bad_argument("Session.step",
+                 "expected finite samples, got NaN or infinity at sample " + std::to_string(bad - pcm.begin()) + ".");
   }
 }
 
@@ -107,8 +108,8 @@ void Session::check_prompt(const Prompt& prompt) const {
 void check_sampling(const SamplingOptions& sampling) {
   for (const auto& [name, s] : {std::pair{"text", sampling.text}, std::pair{"audio", sampling.audio}}) {
     if (!std::isfinite(s.temperature) || s.temperature < 0.0F) {
-      bad_argument("Sampling", std::string("expected ") + name +
-                                   "_temperature of 0 (greedy) or more, got " + std::to_string(s.temperature) + ".");
+      bad_argument("Sampling", std::string("expected ") + name + "_temperature of 0 (greedy) or more, got " +
+                                   std::to_string(s.temperature) + ".");
     }
     if (s.top_k < 0) {
       bad_argument("Sampling", std::string("expected ") + name + "_top_k of 0 (no limit) or more, got " +

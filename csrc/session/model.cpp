@@ -108,6 +108,13 @@ void give_memory_back() {
 #endif
 }
 
+std::unique_ptr<Worker> make_worker() {
+  return std::make_unique<Worker>([] {
+    mx::clear_streams();
+    give_memory_back();
+  });
+}
+
 }  // namespace
 
 std::map<std::string, bool> available_devices() {
@@ -123,10 +130,7 @@ Model::Model(const ModelOptions& options) {
   }
   const mx::Device device = find_device(options.device);
   const mx::Dtype dtype = find_dtype(options.dtype, device);
-  worker_ = std::make_unique<Worker>([] {
-    mx::clear_streams();
-    give_memory_back();
-  });
+  worker_ = make_worker();
   worker_->run([&] {
     graph::use_device(device);
     Weights weights = load_source(options);
@@ -135,9 +139,7 @@ Model::Model(const ModelOptions& options) {
     auto engine = std::make_unique<graph::GraphEngine>(weights, graph::GraphOptions{device, dtype, options.compile});
     info_.compiled = engine->compiled();
     info_.compile_note = engine->compile_note();
-    config_ = weights.config;
-    depformer_steps_ = engine->depformer_steps();
-    engine_ = std::move(engine);
+    adopt_engine(std::move(engine));
   });
   info_.source = options.source;
   info_.device = device_kind(device);
@@ -145,6 +147,16 @@ Model::Model(const ModelOptions& options) {
   info_.engine = "graph";
   info_.dtype = dtype == mx::float32 ? "float32" : "bfloat16";
   info_.mlx_version = mx::version();
+}
+
+Model::Model(const std::function<std::unique_ptr<Engine>()>& make) : worker_(make_worker()) {
+  worker_->run([&] { adopt_engine(make()); });
+}
+
+void Model::adopt_engine(std::unique_ptr<Engine> engine) {
+  config_ = engine->config();
+  depformer_steps_ = engine->depformer_steps();
+  engine_ = std::move(engine);
   loaded_ = true;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,12 +16,12 @@
 namespace personaplex {
 
 struct ModelOptions {
-  std::string source;             // a checkpoint directory, or "random:7b", "random:tiny"
-  std::string device = "auto";    // auto, cpu, gpu, metal, cuda
-  std::string engine = "auto";    // auto, graph
-  std::string dtype = "auto";     // auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16
+  std::string source;           // a checkpoint directory, or "random:7b", "random:tiny"
+  std::string device = "auto";  // auto, cpu, gpu, metal, cuda
+  std::string engine = "auto";  // auto, graph
+  std::string dtype = "auto";   // auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16
   LoadOptions load;
-  int context = 0;                // temporal positions kept; 0 = the checkpoint's
+  int context = 0;  // temporal positions kept; 0 = the checkpoint's
   bool compile = false;
   std::uint64_t weights_seed = 0;  // random models only
 };
@@ -45,6 +46,8 @@ struct Resident {
 class Model {
  public:
   explicit Model(const ModelOptions& options);
+  /// A model around an engine of the caller's, made by `make` on the model's thread.
+  explicit Model(const std::function<std::unique_ptr<Engine>()>& make);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -66,6 +69,8 @@ class Model {
   void unload();
 
  private:
+  void adopt_engine(std::unique_ptr<Engine> engine);
+
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<Engine> engine_;  // touched on the worker's thread only
   Config config_;

@@ -76,7 +76,8 @@ void Session::prompt(const Prompt& prompt, PromptProgress& progress) {
   Prefill prefill(engine, state, progress, prompt.chunk);
   const auto replayed = prompt.voice_embeddings.size() / dim;
   const auto spacer = static_cast<std::size_t>(config.spacer_frames);
-  const std::size_t frames = (replayed > 0 ? replayed + 1 : prompt.voice_frames.size()) + 2 * spacer + prompt.text.size();
+  const std::size_t frames =
+      (replayed > 0 ? replayed + 1 : prompt.voice_frames.size()) + 2 * spacer + prompt.text.size();
   progress.total = static_cast<int>(frames) - 1;  // the first frame is never read
 
   // Voice: a preset's embeddings stand for V + 1 frames, whose tokens are only known from its ring.

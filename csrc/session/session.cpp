@@ -29,8 +29,8 @@ Session::Session(std::shared_ptr<Model> model, const SamplingOptions& how, std::
 
 StepOutput Session::step(std::span<const float> pcm, std::optional<int> text) {
   check_step("Session.step");
-  StepGuard guard(*this);                                             // poisons the session unless committed
-  const auto user = model_->engine().encode(*state_->engine, pcm);    // [Q] codes
+  StepGuard guard(*this);                                           // poisons the session unless committed
+  const auto user = model_->engine().encode(*state_->engine, pcm);  // [Q] codes
   return guard.commit(advance(user, text, /* decode = */ true));
 }
 
@@ -43,13 +43,13 @@ StepOutput Session::step_codes(std::span<const int> user, std::optional<int> tex
 StepOutput Session::advance(std::span<const int> user, std::optional<int> text, bool decode) {
   Engine& engine = model_->engine();
   TokenGrid& grid = state_->grid;
-  grid.put(user, {}, text);                                           // the agent's text and codes stay open
+  grid.put(user, {}, text);  // the agent's text and codes stay open
   probe_.clear();
   grid.commit(engine.step(*state_->engine, {grid.column(), grid.target(), grid.forced(), seed, state_->frames},
-                          sampling, probing ? &probe_ : nullptr));    // temporal, text, depformer
+                          sampling, probing ? &probe_ : nullptr));  // temporal, text, depformer
   state_->position += 1;
   StepOutput out;
-  out.tokens = grid.output().value();                                 // delays undone; a prompt has come before
+  out.tokens = grid.output().value();  // delays undone; a prompt has come before
   if (decode) {
     const int codebooks = model_->config().codebooks();
     std::vector<int> agent(out.tokens.begin() + 1, out.tokens.begin() + 1 + codebooks);

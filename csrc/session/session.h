@@ -20,8 +20,8 @@ namespace personaplex {
 struct SessionState {
   std::unique_ptr<EngineState> engine;
   TokenGrid grid;
-  std::uint64_t frames = 0;    // step calls since the prompt; the Philox frame counter
-  std::int64_t position = 0;   // temporal positions so far
+  std::uint64_t frames = 0;   // step calls since the prompt; the Philox frame counter
+  std::int64_t position = 0;  // temporal positions so far
 
   SessionState clone() const { return {engine->clone(), grid, frames, position}; }
 };
@@ -54,13 +54,13 @@ struct Prompt {
 /// Shared with the waiting thread while a prompt runs.
 struct PromptProgress {
   std::atomic<bool> cancel{false};
-  std::atomic<int> done{0}, total{0};          // columns
+  std::atomic<int> done{0}, total{0};  // columns
 };
 
 struct StepOutput {
-  std::vector<float> audio;    // [frame_samples] 24 kHz; the frame before the user's newest (output lags by one)
-  std::vector<int> tokens;     // [rows] text, agent codes, user codes of that frame
-  std::uint64_t index = 0;     // 0 for the first step after the prompt
+  std::vector<float> audio;  // [frame_samples] 24 kHz; the frame before the user's newest (output lags by one)
+  std::vector<int> tokens;   // [rows] text, agent codes, user codes of that frame
+  std::uint64_t index = 0;   // 0 for the first step after the prompt
   double step_ms = 0;
 };
 
@@ -75,7 +75,7 @@ class Session : public Resident {
   /// The same with the user's codes [Q] instead of audio.
   StepOutput step_codes(std::span<const int> user, std::optional<int> text, bool decode);
 
-  void reset();                                   // back to the moment after the prompt
+  void reset();  // back to the moment after the prompt
   std::shared_ptr<Session> clone() const;
   std::shared_ptr<Snapshot> snapshot() const;
   void restore(const Snapshot& snapshot);
@@ -111,12 +111,12 @@ class Session : public Resident {
 
   std::shared_ptr<Model> model_;
   std::optional<SessionState> state_;
-  std::optional<SessionState> origin_;            // the state after the prompt
-  std::vector<std::vector<int>> voice_columns_;   // what a voice preset of this prompt would embed
+  std::optional<SessionState> origin_;           // the state after the prompt
+  std::vector<std::vector<int>> voice_columns_;  // what a voice preset of this prompt would embed
   std::vector<std::int64_t> voice_ring_;
   Probe probe_;
   std::atomic<bool> ready_{false}, poisoned_{false};
-  std::mutex mutex_;                              // drop() and take() may come from different threads
+  std::mutex mutex_;  // drop() and take() may come from different threads
 };
 
 /// Sampling options must be finite and not negative.

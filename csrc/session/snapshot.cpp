@@ -13,7 +13,8 @@ constexpr const char* kFormat = "personaplex-snapshot-1";
 
 const TensorView& find(const Safetensors& file, const std::string& name, DType dtype, std::int64_t size) {
   const auto it = file.tensors.find(name);
-  if (it == file.tensors.end()) throw WeightsError("[load_snapshot] " + file.path + ": tensor " + name + " is missing.");
+  if (it == file.tensors.end())
+    throw WeightsError("[load_snapshot] " + file.path + ": tensor " + name + " is missing.");
   if (it->second.dtype != dtype || it->second.size() != size) {
     throw WeightsError("[load_snapshot] " + file.path + ": " + name + " has another type or size than expected.");
   }
@@ -52,7 +53,8 @@ std::shared_ptr<Snapshot> load_snapshot(const std::shared_ptr<Model>& model, con
   if (meta("format") != kFormat) {
     throw WeightsError("[load_snapshot] " + path + ": expected format " + kFormat + ", got '" + meta("format") + "'.");
   }
-  if (meta("key") != key) throw WeightsError("[load_snapshot] " + path + " was made for another model, voice or prompt.");
+  if (meta("key") != key)
+    throw WeightsError("[load_snapshot] " + path + " was made for another model, voice or prompt.");
 
   TokenGrid grid(model->config());
   const auto size = static_cast<std::int64_t>(grid.ring().size());

@@ -25,9 +25,9 @@ class TokenGrid {
 
   /// False after the first put: there is no column to read yet.
   bool readable() const { return frames_ >= 2; }
-  std::vector<int> column() const;                 // [rows] the tokens to embed
-  std::vector<int> target() const;                 // [rows] the cells that are predicted from them
-  std::vector<std::uint8_t> forced() const;        // [rows] 1 where the target is given
+  std::vector<int> column() const;           // [rows] the tokens to embed
+  std::vector<int> target() const;           // [rows] the cells that are predicted from them
+  std::vector<std::uint8_t> forced() const;  // [rows] 1 where the target is given
   bool all_forced() const;
 
   /// Writes the first n cells of the target column, except forced ones, and is done with the column that was read.
@@ -54,8 +54,8 @@ class TokenGrid {
 
   int rows_, codebooks_, depth_, max_delay_;
   std::vector<int> delays_, start_;
-  std::vector<int> tokens_;            // [rows, depth]
-  std::vector<std::uint8_t> forced_;   // [rows, depth]
+  std::vector<int> tokens_;           // [rows, depth]
+  std::vector<std::uint8_t> forced_;  // [rows, depth]
   std::int64_t frames_ = 0;
 };
 

@@ -15,10 +15,6 @@ class CancelledError(PersonaplexError): ...
 class Sampling:
     """How tokens are drawn. Temperature 0 is greedy."""
 
-    text_temperature: float
-    text_top_k: int
-    audio_temperature: float
-    audio_top_k: int
     def __init__(
         self,
         text_temperature: float = 0.7,
@@ -26,6 +22,14 @@ class Sampling:
         audio_temperature: float = 0.8,
         audio_top_k: int = 250,
     ) -> None: ...
+    @property
+    def text_temperature(self) -> float: ...
+    @property
+    def text_top_k(self) -> int: ...
+    @property
+    def audio_temperature(self) -> float: ...
+    @property
+    def audio_top_k(self) -> int: ...
 
 class StepOutput:
     """One frame of the agent."""
@@ -89,7 +93,9 @@ class Session:
         """(embeddings [V, dim], cache [rows, max_delay + 3]) of the voice given as codes to prompt()."""
 
     # For tests.
-    def grid_ring(self) -> tuple[NDArray[np.int32], NDArray[np.uint8]]: ...  # tokens and forced flags, [rows, max_delay + 3]
+    def grid_ring(
+        self,
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]: ...  # tokens and forced flags, [rows, max_delay + 3]
     def probe(self) -> dict[str, NDArray[np.float32]]:
         """Of the last step, when probing is on: hidden [dim], text_logits [text_card], audio_logits [steps, card]."""
 
@@ -151,7 +157,7 @@ class Model:
     def probe_depformer(
         self, hidden: NDArray[np.float32], text: NDArray[np.int32], given: NDArray[np.int32]
     ) -> NDArray[np.float32]:
-        """hidden [n, dim], text [n], given [n, >= steps - 1] (token k is the input of step k + 1) -> [n, steps, card]."""
+        """hidden [n, dim], text [n], given [n, >= steps - 1] -> [n, steps, card]; given[:, k] feeds step k + 1."""
 
 def read_tensors(path: str) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
     """A safetensors file as numpy: floats become float32, integers and bools int64. WeightsError when malformed."""
@@ -164,7 +170,9 @@ def write_tensors(
 def sample(logits: NDArray[np.float32], temperature: float, top_k: int, seed: int, stream: int, frame: int) -> int:
     """One token by the engines' sampling rule (Philox noise)."""
 
-def sample_with_noise(logits: NDArray[np.float32], noise: NDArray[np.float32], temperature: float, top_k: int) -> int: ...
+def sample_with_noise(
+    logits: NDArray[np.float32], noise: NDArray[np.float32], temperature: float, top_k: int
+) -> int: ...
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """The four words of Philox 4x32-10."""
 

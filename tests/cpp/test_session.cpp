@@ -1,0 +1,199 @@
+// tests/cpp/test_session.cpp: a session on a scripted engine: failing steps, cancelled prompts, unloading; and on a
+// real one.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <stdexcept>
+
+#include "core/error.h"
+#include "session/session.h"
+
+using namespace personaplex;
+
+namespace {
+
+struct ScriptedState : EngineState {
+  int columns = 0;
+  int encoded = 0;
+  std::unique_ptr<EngineState> clone() const override { return std::make_unique<ScriptedState>(*this); }
+  std::vector<NamedTensor> save() const override { return {}; }
+  void load(const std::map<std::string, TensorView>&) override {}
+  std::size_t nbytes() const override { return sizeof *this; }
+};
+
+ScriptedState& scripted(EngineState& state) { return static_cast<ScriptedState&>(state); }
+
+/// Draws the number of columns seen so far for every cell, and fails when told to.
+class ScriptedEngine : public Engine {
+ public:
+  bool fail_decode = false;
+  std::atomic<bool>* cancel_after_first = nullptr;
+
+  ScriptedEngine() { config_.mimi.ratios = {2, 2}; }
+  const Config& config() const override { return config_; }
+  int depformer_steps() const override { return config_.codebooks(); }
+  std::unique_ptr<EngineState> new_state() const override { return std::make_unique<ScriptedState>(); }
+  void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) override {
+    scripted(state).columns += static_cast<int>(columns.size());
+    if (cancel_after_first != nullptr) *cancel_after_first = true;
+  }
+  void prefill_embeddings(EngineState& state, std::span<const float> embeddings) override {
+    scripted(state).columns += static_cast<int>(embeddings.size()) / config_.dim;
+  }
+  FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions&, Probe*) override {
+    FrameTokens out(static_cast<std::size_t>(1 + config_.codebooks()), scripted(state).columns++);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if (input.forced[i] != 0) out[i] = input.target[i];
+    }
+    return out;
+  }
+  std::vector<float> embed(std::span<const std::vector<int>> columns) override {
+    return std::vector<float>(columns.size() * static_cast<std::size_t>(config_.dim));
+  }
+  void reset_mimi(EngineState& state) override { scripted(state).encoded = 0; }
+  std::vector<int> encode(EngineState& state, std::span<const float>, Probe*) override {
+    return std::vector<int>(static_cast<std::size_t>(config_.codebooks()), scripted(state).encoded++);
+  }
+  std::vector<float> decode(EngineState&, std::span<const int>, Probe*) override {
+    if (fail_decode) throw std::runtime_error("scripted failure");
+    return std::vector<float>(static_cast<std::size_t>(config_.mimi.frame_samples()));
+  }
+  Probe probe_temporal(std::span<const std::vector<int>>, int) override { return {}; }
+  Probe probe_depformer(std::span<const float>, std::span<const int>, std::span<const std::vector<int>>) override {
+    return {};
+  }
+
+ private:
+  Config config_;
+};
+
+struct Scripted {
+  ScriptedEngine* engine = nullptr;
+  std::shared_ptr<Model> model = std::make_shared<Model>([this]() -> std::unique_ptr<Engine> {
+    auto made = std::make_unique<ScriptedEngine>();
+    engine = made.get();
+    return made;
+  });
+  std::shared_ptr<Session> session = std::make_shared<Session>(model, SamplingOptions{}, 1);
+  PromptProgress progress;
+  std::vector<float> silence = std::vector<float>(static_cast<std::size_t>(model->config().mimi.frame_samples()));
+};
+
+}  // namespace
+
+TEST_CASE("a step before the prompt is refused") {
+  Scripted s;
+  CHECK_THROWS_AS(s.session->step(s.silence, std::nullopt), StreamError);
+}
+
+TEST_CASE("the first frame returned is the last spacer frame, codebook 0 waits for the others") {
+  Scripted s;
+  s.session->prompt({}, s.progress);
+  CHECK(s.progress.done == s.progress.total);
+  CHECK(s.session->position() == 2 * s.model->config().spacer_frames - 1);
+  const StepOutput first = s.session->step(s.silence, std::nullopt);
+  CHECK(first.index == 0);
+  CHECK(first.tokens[0] == s.model->config().text_padding_id);
+  for (std::size_t k = 0; k < 8; ++k) {
+    CHECK(first.tokens[1 + k] == s.model->config().silence_codes[k]);
+    CHECK(first.tokens[9 + k] == s.model->config().sine_codes[k]);
+  }
+  const StepOutput second = s.session->step(s.silence, 17);
+  CHECK(second.tokens[0] == 11);  // drawn in the first step; the forced text comes out one frame later
+  CHECK(second.tokens[1] == 11);
+  CHECK(second.tokens[2] == 12);
+  CHECK(second.tokens[9] == 0);
+  CHECK(s.session->step(s.silence, std::nullopt).tokens[0] == 17);
+}
+
+TEST_CASE("a step that fails half way poisons the session until it is reset") {
+  Scripted s;
+  s.session->prompt({}, s.progress);
+  s.session->step(s.silence, std::nullopt);
+  s.engine->fail_decode = true;
+  CHECK_THROWS_WITH(s.session->step(s.silence, std::nullopt), "scripted failure");
+  CHECK(s.session->poisoned());
+  s.engine->fail_decode = false;
+  CHECK_THROWS_AS(s.session->step(s.silence, std::nullopt), StreamError);
+  CHECK_THROWS_AS(s.session->snapshot(), StreamError);
+  s.session->reset();
+  CHECK_FALSE(s.session->poisoned());
+  CHECK(s.session->step(s.silence, std::nullopt).index == 0);
+}
+
+TEST_CASE("a cancelled prompt leaves an unprompted session that can be prompted again") {
+  Scripted s;
+  s.engine->cancel_after_first = &s.progress.cancel;
+  CHECK_THROWS_AS(s.session->prompt({}, s.progress), Cancelled);
+  CHECK_FALSE(s.session->ready());
+  CHECK_THROWS_AS(s.session->step(s.silence, std::nullopt), StreamError);
+  CHECK_THROWS_AS(s.session->reset(), StreamError);
+  s.engine->cancel_after_first = nullptr;
+  PromptProgress again;
+  s.session->prompt({}, again);
+  CHECK(s.session->step(s.silence, std::nullopt).index == 0);
+}
+
+TEST_CASE("a clone goes its own way") {
+  Scripted s;
+  s.session->prompt({}, s.progress);
+  s.session->step(s.silence, std::nullopt);
+  const auto copy = s.session->clone();
+  const StepOutput a = s.session->step(s.silence, std::nullopt);
+  const StepOutput b = copy->step(s.silence, std::nullopt);
+  CHECK(a.tokens == b.tokens);
+  CHECK(s.session->frames() == 2);
+  CHECK(copy->frames() == 2);
+  s.session->step(s.silence, std::nullopt);
+  CHECK(copy->frames() == 2);
+}
+
+TEST_CASE("unloading frees every session's state; using it afterwards says so") {
+  Scripted s;
+  s.model->adopt(s.session);
+  s.session->prompt({}, s.progress);
+  s.model->unload();
+  CHECK_FALSE(s.model->loaded());
+  CHECK_THROWS_AS(s.session->step(s.silence, std::nullopt), DeviceError);
+  s.model->unload();
+}
+
+TEST_CASE("arguments are checked by name") {
+  Scripted s;
+  s.session->prompt({}, s.progress);
+  CHECK_THROWS_AS(s.session->check_pcm(std::vector<float>(7)), std::invalid_argument);
+  CHECK_THROWS_AS(s.session->check_text(32000), std::invalid_argument);
+  CHECK_THROWS_AS(s.session->check_codes(std::vector<int>(8, 2048)), std::invalid_argument);
+  Prompt half;
+  half.voice_cache.resize(17 * 4);
+  CHECK_THROWS_AS(s.session->check_prompt(half), std::invalid_argument);
+  CHECK_THROWS_AS(check_sampling({{-1.0F, 0}, {}}), std::invalid_argument);
+}
+
+TEST_CASE("random:tiny converses, alike for alike seeds, through snapshots and past the codec's context") {
+  ModelOptions options;
+  options.source = "random:tiny";
+  options.device = "cpu";
+  const auto model = std::make_shared<Model>(options);
+  const auto talk = [&](std::uint64_t seed, int frames) {
+    return model->worker().run([&] {
+      Session session(model, SamplingOptions{}, seed);
+      PromptProgress progress;
+      Prompt prompt;
+      prompt.text = {5, 6, 7};
+      session.prompt(prompt, progress);
+      std::vector<float> pcm(1920);
+      std::vector<int> tokens;
+      for (int i = 0; i < frames; ++i) {
+        for (std::size_t n = 0; n < pcm.size(); ++n) pcm[n] = 0.1F * static_cast<float>(static_cast<int>(n) % 7 - 3);
+        const StepOutput out = session.step(pcm, std::nullopt);
+        tokens.insert(tokens.end(), out.tokens.begin(), out.tokens.end());
+        if (i == frames / 2) session.restore(*session.snapshot());
+      }
+      return tokens;
+    });
+  };
+  const auto once = talk(3, 30);
+  CHECK(once == talk(3, 30));
+  CHECK(once != talk(4, 30));
+}
