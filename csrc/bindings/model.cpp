@@ -124,6 +124,8 @@ nb::dict info_dict(const Model& model) {
   d["device_name"] = i.device_name;
   d["engine"] = i.engine;
   d["dtype"] = i.dtype;
+  d["kv_dtype"] = i.kv_dtype;
+  d["weights_seed"] = i.weights_seed;
   d["bits"] = i.bits;
   d["group_size"] = i.group_size;
   d["weight_bytes"] = i.weight_bytes;

@@ -1,4 +1,4 @@
-// csrc/bindings/module.cpp: the Python module _core: a list of what is registered, and the shared helpers.
+// csrc/bindings/module.cpp: the Python module _core: a list of what is registered, and conversions that all share.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 

@@ -21,6 +21,9 @@ namespace {
 // 16-bit weights are widened once when all of them together stay below this; larger models widen them in every call.
 constexpr std::size_t kWidenLimit = std::size_t{1} << 30;
 
+// Compiled frames that are kept: sessions with different sampling options take turns without compiling anew.
+constexpr std::size_t kCompiledFrames = 4;
+
 std::size_t widened_bytes(const Weights& w) {
   std::size_t bytes = 0;
   const auto add = [&](const Matrix& m) {
@@ -163,14 +166,17 @@ GraphEngine::Arrays GraphEngine::frame(const Arrays& inputs, const SamplingOptio
   return outputs;
 }
 
-const GraphEngine::FrameFunction& GraphEngine::compiled_frame(const SamplingOptions& sampling) {
-  if (!compiled_frame_ || !same(sampling.text, compiled_sampling_.text) ||
-      !same(sampling.audio, compiled_sampling_.audio)) {
-    compiled_sampling_ = sampling;
-    compiled_frame_ = mx::compile([this, sampling](const Arrays& inputs) { return frame(inputs, sampling); });
-    compiled_lengths_.clear();
+GraphEngine::CompiledFrame& GraphEngine::compiled_frame(const SamplingOptions& sampling) {
+  for (auto it = compiled_frames_.begin(); it != compiled_frames_.end(); ++it) {
+    if (same(sampling.text, it->sampling.text) && same(sampling.audio, it->sampling.audio)) {
+      compiled_frames_.splice(compiled_frames_.begin(), compiled_frames_, it);
+      return compiled_frames_.front();
+    }
   }
-  return compiled_frame_;
+  const auto function = [this, sampling](const Arrays& inputs) { return frame(inputs, sampling); };
+  compiled_frames_.push_front({sampling, mx::compile(function), {}});
+  if (compiled_frames_.size() > kCompiledFrames) compiled_frames_.pop_back();
+  return compiled_frames_.front();
 }
 
 FrameTokens GraphEngine::step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
@@ -206,11 +212,13 @@ FrameTokens GraphEngine::step(EngineState& state, const FrameInput& input, const
     for (array& cache : *side) inputs.push_back(std::move(cache));
     side->clear();
   }
-  std::optional<PrivateTmpdir> tmpdir;
-  if (compile_ && on_cpu_ && compiled_frame(sampling) && compiled_lengths_.insert(at.mask.shape(1)).second) {
+  std::optional<PrivateTmpdir> tmpdir;  // until the frame is evaluated: that is when MLX builds
+  CompiledFrame* compiled = compile_ ? &compiled_frame(sampling) : nullptr;
+  if (compiled != nullptr && on_cpu_ && compiled->lengths.count(at.mask.shape(1)) == 0) {
     tmpdir.emplace();
+    compiled->lengths.insert(at.mask.shape(1));
   }
-  Arrays outputs = compile_ ? compiled_frame(sampling)(inputs) : frame(inputs, sampling);
+  Arrays outputs = compiled != nullptr ? compiled->function(inputs) : frame(inputs, sampling);
   inputs.clear();
   const auto caches = outputs.begin() + kCachesOut;
   ring.k.assign(caches, caches + static_cast<std::ptrdiff_t>(layers));

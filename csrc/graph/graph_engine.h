@@ -1,6 +1,7 @@
 // csrc/graph/graph_engine.h: the Engine made of plain MLX operations: the specification, and the baseline.
 #pragma once
 
+#include <list>
 #include <memory>
 #include <set>
 #include <string>
@@ -48,7 +49,13 @@ class GraphEngine : public Engine {
 
   /// The language model's frame as a pure function, see frame_inputs in the .cpp for the order.
   Arrays frame(const Arrays& inputs, const SamplingOptions& sampling) const;
-  const FrameFunction& compiled_frame(const SamplingOptions& sampling);
+  /// A frame function compiled for these sampling options, and the ring lengths that it has been traced for.
+  struct CompiledFrame {
+    SamplingOptions sampling;
+    FrameFunction function;
+    std::set<int> lengths;
+  };
+  CompiledFrame& compiled_frame(const SamplingOptions& sampling);
   void prefill(KvRing& ring, const std::function<array(int begin, int count)>& columns, int total);
 
   Config config_;
@@ -60,9 +67,7 @@ class GraphEngine : public Engine {
   Depformer depformer_;
   MimiEncoder mimi_encoder_;
   MimiDecoder mimi_decoder_;
-  FrameFunction compiled_frame_;
-  SamplingOptions compiled_sampling_;
-  std::set<int> compiled_lengths_;  // ring lengths that the compiled frame has been traced for
+  std::list<CompiledFrame> compiled_frames_;  // newest first, at most kCompiledFrames
 };
 
 }  // namespace personaplex::graph

@@ -55,7 +55,7 @@ mx::Dtype find_dtype(const std::string& name, mx::Device device) {
   bad_argument("load", "expected dtype auto, float32 or bfloat16, got '" + name + "'.");
 }
 
-// One figure of a component: the bits of its first matrix, and the bytes of all.
+// What a component's matrices have in common: the fewest bits, the largest group, all bytes.
 struct Tally {
   std::size_t bytes = 0;
   int bits = 0;
@@ -146,6 +146,8 @@ Model::Model(const ModelOptions& options) {
   info_.device_name = device_name(device);
   info_.engine = "graph";
   info_.dtype = dtype == mx::float32 ? "float32" : "bfloat16";
+  info_.kv_dtype = info_.dtype;
+  info_.weights_seed = options.weights_seed;
   info_.mlx_version = mx::version();
 }
 

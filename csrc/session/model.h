@@ -28,10 +28,11 @@ struct ModelOptions {
 
 /// What was loaded, for people.
 struct ModelInfo {
-  std::string source, device, device_name, engine, dtype, mlx_version, compile_note;
-  std::map<std::string, int> bits;  // temporal, depformer, heads, embeddings
+  std::string source, device, device_name, engine, dtype, kv_dtype, mlx_version, compile_note;
+  std::map<std::string, int> bits;  // temporal, depformer, heads, embeddings: the fewest bits of any of its matrices
   int group_size = 0;
-  std::size_t weight_bytes = 0;
+  std::size_t weight_bytes = 0;    // of the language model's matrices, as held
+  std::uint64_t weights_seed = 0;  // random models
   std::vector<std::string> kept_16bit;
   bool compiled = false;
 };

@@ -128,8 +128,8 @@ class Model:
     # depformer_steps, frame_samples, silence_codes, sine_codes, spacer_frames
     @property
     def info(self) -> dict[str, object]: ...
-    # info keys: source, device, device_name, engine, dtype, bits {component: int}, group_size, weight_bytes,
-    # kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    # info keys: source, device, device_name, engine, dtype, kv_dtype, weights_seed, bits {component: int}, group_size,
+    # weight_bytes, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
     def session(self, sampling: Sampling | None = None, seed: int = 0) -> Session: ...
     def load_snapshot(self, path: str, key: str) -> Snapshot:
         """WeightsError when the file is broken or its key is another one."""
