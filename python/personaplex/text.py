@@ -98,7 +98,7 @@ class Tokenizer:
         return ("".join(detokenizer.push(int(t)) for t in tokens) + detokenizer.flush()).strip()
 
     def words(self, tokens: Iterable[int]) -> list[Word]:
-        """Words with times; token i belongs to frame i. A word starts with the frame of its first piece."""
+        """Words with times, one after the other; token i belongs to frame i. A word starts with its first piece."""
         detokenizer = Detokenizer(self)
         words: list[tuple[str, int, int]] = []
         open_word = False
@@ -112,10 +112,14 @@ class Tokenizer:
 
 
 def _extend(words: list[tuple[str, int, int]], text: str, start: int, frame: int, open_word: bool) -> bool:
-    """Adds shown text to the words; true when the last word may go on with the next piece."""
+    """Adds text that was held since frame `start` and shown at `frame`; true when the last word may go on."""
     for char in text:
         if char.isspace():
             open_word = False
+            if words and words[-1][2] == frame and start < frame:
+                # Bytes held since `start` have ended as U+FFFD: only what follows the space is of this frame.
+                words[-1] = (*words[-1][:2], frame - 1)
+            start = frame
         elif open_word:
             words[-1] = (words[-1][0] + char, words[-1][1], frame)
         else:

@@ -1,5 +1,6 @@
 """Text: prompts to tokens, tokens to text one at a time, words on the 80 ms grid."""
 
+import itertools
 import unicodedata
 
 import fakes
@@ -97,6 +98,25 @@ def test_a_word_of_bytes_starts_with_its_first_byte():
     smile = byte_ids("\N{GRINNING FACE}".encode())
     assert TOKENIZER.words([PAD, smile[0], PAD, *smile[1:]]) == [Word("\N{GRINNING FACE}", 0.08, 0.48)]
     assert TOKENIZER.words([PAD, smile[0], smile[1]]) == [Word("\ufffd", 0.08, 0.24)]
+
+
+@pytest.mark.parametrize("between", [0, 4])
+def test_a_broken_character_ends_before_the_next_word(between):
+    a = SP.encode("a")[0]  # with the space in front
+    tokens = [*byte_ids(b"\xe2"), *[PAD] * between, a]
+    assert TOKENIZER.words(tokens) == [
+        Word("\ufffd", 0.0, round(0.08 * (1 + between), 2)),
+        Word("a", round(0.08 * (1 + between), 2), round(0.08 * (2 + between), 2)),
+    ]
+
+
+@given(
+    st.lists(st.one_of(st.integers(-2, 600), st.sampled_from(byte_ids(b" \n\xc2\xa0\xe2\xf0\x9f\xff"))), max_size=40)
+)
+def test_words_follow_each_other(tokens):
+    words = TOKENIZER.words(tokens)
+    assert all(0 <= word.start < word.end <= 0.08 * len(tokens) + 1e-9 for word in words)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(words))
 
 
 def test_a_copy_goes_its_own_way():
