@@ -14,6 +14,7 @@ from personaplex.errors import (  # noqa: E402
     StreamError,
     WeightsError,
 )
+from personaplex.generation import Generation  # noqa: E402
 from personaplex.model import Model  # noqa: E402
 from personaplex.prompts import PROMPTS  # noqa: E402
 from personaplex.response import Response  # noqa: E402
@@ -30,6 +31,7 @@ __all__ = [
     "Audio",
     "CancelledError",
     "DeviceError",
+    "Generation",
     "HubError",
     "Model",
     "PersonaplexError",

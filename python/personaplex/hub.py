@@ -16,7 +16,10 @@ KNOWN_MODELS: dict[str, str] = {
     DEFAULT_MODEL: "4-bit, about 5 GB, licence tag CC-BY-NC-4.0 (the default)",
     "aufklarer/PersonaPlex-7B-MLX-8bit": "8-bit, about 9 GB, licence tag CC-BY-NC-4.0",
     "nvidia/personaplex-7b-v1": "NVIDIA's original, 17 GB, gated: accept its licence first; quantized at load (--bits)",
-    "kyutai/personaplex-rl-seamless": "the original's layout with a full config.json; quantized at load (--bits)",
+    "kyutai/personaplex-rl-seamless": (
+        "the original trained further by Kyutai; weights derived: a CC-BY-NC delta on NVIDIA's, see its page; "
+        "quantized at load (--bits)"
+    ),
 }
 
 ALLOW_PATTERNS = ["*.safetensors", "config.json", "*.model", "voices/*", "voices.tgz"]

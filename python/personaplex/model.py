@@ -25,6 +25,9 @@ from personaplex.voices import Voice, VoiceLibrary, VoiceLike, imitate
 
 MAX_SEED = 2**63 - 1
 
+# What a response tells of the model it came from.
+_DESCRIBED = ("device", "engine", "dtype", "bits", "group_size", "kept_16bit", "compiled", "compile_note")
+
 
 class Model:
     """PersonaPlex in memory. Made by personaplex.load().
@@ -69,11 +72,15 @@ class Model:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Where and how it runs: device, engine, dtype, bits per component, weight bytes, versions."""
+        """Where and how it runs: device, engine, dtype, bits per component, weight bytes, versions.
+
+        compile_note says why compiling was asked for and not done, kept_16bit names what could not be quantized.
+        """
         return {**self._core.info, "name": self.name, "revision": self._source.revision}
 
     @property
     def loaded(self) -> bool:
+        """Whether the weights are in memory; False after unload()."""
         return bool(self._core.loaded)
 
     def voices(self) -> list[str]:
@@ -185,7 +192,15 @@ class Model:
         )
 
     def respond(self, audio: AudioLike, **options: Any) -> Response:
-        """Answers a recording. Takes the arguments of respond_stream() but `keep`; an hour of audio needs 700 MB.
+        """Answers a recording; an hour of audio needs 700 MB.
+
+        Args:
+            audio: a path, file object, Audio, (array, rate), or array with `sample_rate`.
+            options: as in respond_stream(), with the same defaults: sample_rate, voice, system_prompt, max_steps, seed,
+                greedy, audio_temperature, audio_top_k, text_temperature, text_top_k, on_progress, on_prompt.
+
+        Raises:
+            As respond_stream().
 
         The first frame of the answer is the last silent frame of the prompt; the answer is as long as the input, in
         whole frames, plus what was generated after it.
@@ -212,8 +227,9 @@ class Model:
 
     def warmup(self) -> float:
         """Runs a prompt without voice or text and two frames, so that the first answer is not slowed by first-time
-        work; returns the milliseconds of the second frame."""
-        with self._open(Voice("none"), [], make_sampling(greedy=True), 0, None) as session:
+        work; returns the milliseconds of the second frame. Samples by default, as answers do: a compiled frame serves
+        one set of sampling options."""
+        with self._open(Voice("none"), [], make_sampling(), 0, None) as session:
             session.step(np.zeros(FRAME, np.float32))
             return session.step(np.zeros(FRAME, np.float32)).step_ms
 
@@ -282,7 +298,7 @@ class Model:
         return {
             "name": self.name,
             "revision": self._source.revision,
-            **{key: info.get(key) for key in ("device", "engine", "dtype", "bits", "group_size")},
+            **{key: info.get(key) for key in _DESCRIBED},
         }
 
 

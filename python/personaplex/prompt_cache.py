@@ -24,6 +24,10 @@ FORMAT_VERSION = 1  # of the meaning of a snapshot; raise it when the state's la
 MEMORY_ENTRIES = 4
 MAX_DISK_BYTES = 2 << 30
 DISK_WORTH_SECONDS = 1.0  # "auto" writes a file only when the prompt took longer than this
+# Parts of the core's info that change the numbers of a state.
+COMPUTED_WITH = (
+    *("engine", "device", "device_name", "dtype", "kv_dtype", "bits", "group_size", "kept_16bit", "compiled"),
+)
 MODES = ("auto", "memory", "disk", "off")
 
 
@@ -44,10 +48,7 @@ def weights_digest(source: ModelSource, info: Mapping[str, Any], cache: Path) ->
 
 def cache_key(weights: str, info: Mapping[str, Any], config: Mapping[str, Any], voice: str, tokens: list[int]) -> str:
     """All that the state after a prompt depends on, as canonical JSON."""
-    computed_with = {
-        name: info.get(name)
-        for name in ("engine", "device", "device_name", "dtype", "kv_dtype", "bits", "group_size", "compiled")
-    }
+    computed_with = {name: info.get(name) for name in COMPUTED_WITH}
     key = {
         "format": FORMAT_VERSION,
         "personaplex": __version__,

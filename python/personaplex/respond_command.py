@@ -5,8 +5,7 @@ import contextlib
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,14 +13,14 @@ from typing import Any, TextIO
 import numpy as np
 
 from personaplex import prompts
+from personaplex.api import check_context
 from personaplex.audio import AudioSource, check_suffix
 from personaplex.generation import Generation
 from personaplex.model import check_max_steps, check_seed, make_sampling
+from personaplex.progress import announce, progress_bar
 from personaplex.response import Response
 from personaplex.voices import VOICES
 from personaplex.wav_stream import WavStream
-
-_PROGRESS_AFTER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ def respond(options: argparse.Namespace, load: Callable[..., Any]) -> int:
         AudioSource(job.source).close()
         if job.output != "-":
             _check_writable(Path(job.output))
+    announce(f"loading {options.model} ...")
     model = load(options.model, **model_options(options))
     for job in jobs:
         response, interrupted = _answer(model, job, options)
@@ -101,6 +101,7 @@ def _check_talk(options: argparse.Namespace) -> None:
     make_sampling(options.greedy, options.audio_temp, options.audio_top_k, options.text_temp, options.text_top_k)
     check_seed(options.seed)
     check_max_steps(options.max_steps)
+    check_context(options.context)
     prompts.resolve(options.system_prompt)
     voice = Path(options.voice)
     if voice.suffix and not (voice.expanduser().is_file() or voice.stem in VOICES):
@@ -120,7 +121,11 @@ def _answer(model: Any, job: _Job, options: argparse.Namespace) -> tuple[Respons
     """The answer, and whether Ctrl-C cut it short. Streamed audio is written on the way, other audio at the end."""
     streaming = options.stream and job.kind != "file"
     interrupted = False
-    with _progress_bar(options) as progress, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        prompt_progress = stack.enter_context(progress_bar("prompt", "column"))
+        # Never amid streamed text.
+        shows_text = options.stream and options.transcript
+        progress = None if shows_text else stack.enter_context(progress_bar("answer", "frame"))
         sink = stack.enter_context(_sink(job, options)) if streaming else None
         generation = stack.enter_context(
             model.respond_stream(
@@ -136,6 +141,7 @@ def _answer(model: Any, job: _Job, options: argparse.Namespace) -> tuple[Respons
                 text_top_k=options.text_top_k,
                 keep=True,
                 on_progress=progress,
+                on_prompt=prompt_progress,
             )
         )
         try:
@@ -207,29 +213,3 @@ def report(response: Response, output: str, source: str, interrupted: bool = Fal
 def _text_stream(options: argparse.Namespace) -> TextIO:
     """Where text goes: standard output, unless the audio is there."""
     return sys.stderr if options.output == "-" else sys.stdout
-
-
-@contextlib.contextmanager
-def _progress_bar(options: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr: only on a terminal, only when it takes longer than two seconds, never amid streamed text."""
-    if not sys.stderr.isatty() or (options.stream and options.transcript):
-        yield None
-        return
-    from tqdm import tqdm
-
-    started = time.monotonic()
-    bar: Any = None
-
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None and time.monotonic() - started > _PROGRESS_AFTER_SECONDS:
-            bar = tqdm(total=total, unit="frame", initial=done - 1, leave=False, file=sys.stderr)
-        if bar is not None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.close()

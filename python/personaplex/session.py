@@ -57,6 +57,7 @@ class Session:
 
     @property
     def seed(self) -> int:
+        """The seed of the noise, given or drawn; opening a session with it makes the same conversation again."""
         return int(self._core.seed)
 
     @property

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from personaplex import _core, loudness, pt
 from personaplex.archive import unpack_voices
-from personaplex.audio import SAMPLE_RATE, AudioLike, AudioSource, split_frames
+from personaplex.audio import FRAME_SECONDS, SAMPLE_RATE, AudioLike, AudioSource, split_frames
 from personaplex.errors import WeightsError
 
 # NAT: recorded to sound natural; VAR: more varied. F and M: female and male.
@@ -25,7 +25,6 @@ VOICES: dict[str, str] = {
 }
 
 _PRESET_SUFFIXES = (".safetensors", ".pt")
-_MAX_FRAMES = 3000  # the model's whole context
 _RANDOM_FRAMES = 25
 
 
@@ -161,9 +160,11 @@ def load_preset(path: Path, config: Mapping[str, Any]) -> Voice:
     cache = _matrix(np.asarray(tensors["cache"]), -2)
     dim, rows = int(config["dim"]), int(config["rows"])
     ring = max(config["delays"]) + 3
-    if embeddings is None or embeddings.shape[1] != dim or not 1 <= len(embeddings) <= _MAX_FRAMES:
+    if embeddings is None or embeddings.shape[1] != dim or len(embeddings) == 0:
         shape = list(np.shape(tensors["embeddings"]))
         raise WeightsError(f"{where}: expected embeddings [V, 1, 1, {dim}], found {shape}; another model's voice?")
+    if len(embeddings) > (context := int(config["context"])):
+        raise WeightsError(f"{where}: its {len(embeddings)} frames do not fit the model's context of {context}.")
     if cache is None or cache.shape != (rows, ring):
         raise WeightsError(f"{where}: expected cache [1, {rows}, {ring}], found {list(np.shape(tensors['cache']))}.")
     if not np.isfinite(embeddings).all():
@@ -182,11 +183,12 @@ def imitate(recording: AudioLike, model: Encoder) -> Voice:
         ValueError: unusable audio, shorter than 0.4 s, silent, or longer than the context.
     """
     source = AudioSource(recording)
-    if source.frame_count > _MAX_FRAMES:
+    longest = int(model.config["context"])
+    if source.frame_count > longest:
         source.close()
         raise ValueError(
             f"[voice] the recording to imitate has {source.duration:.0f} s; a few seconds are enough, "
-            f"{_MAX_FRAMES * 0.08:.0f} s the most."
+            f"{longest * FRAME_SECONDS:.0f} s the most."
         )
     pcm = loudness.normalize(source.read(), SAMPLE_RATE)
     codes = model.encode(split_frames(pcm).reshape(-1))

@@ -48,6 +48,8 @@ INFO: dict[str, Any] = {
     "device_name": "fake",
     "engine": "graph",
     "dtype": "float32",
+    "kv_dtype": "float32",
+    "weights_seed": 0,
     "bits": {"temporal": 16, "depformer": 16},
     "group_size": 0,
     "weight_bytes": 0,
@@ -112,8 +114,9 @@ class FakeSession:
         arrays = [None if a is None else a.tobytes() for a in (voice_embeddings, voice_cache, voice_codes)]
         self.prompted = hashlib.sha256(repr((arrays, list(text_tokens))).encode()).hexdigest()
         self._preset = voice_codes
-        if progress is not None:
-            progress(1, 1)
+        for done in (1, 2, 3):
+            if progress is not None:
+                progress(done, 3)
 
     def step(self, pcm: np.ndarray, text_token: int | None = None) -> FakeStepOutput:
         assert pcm.shape == (1920,)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 import personaplex
-from personaplex import _core, cli
+from personaplex import _core, cli, progress
 from personaplex.text import Tokenizer
 
 HELLO = Tokenizer.of_random()._sp.encode("hello there")
@@ -194,6 +194,7 @@ def test_an_existing_output_is_replaced():
         (["--input", "question.wav", "--format", "wav", "--output", "a.flac"], 2, "--format wav writes .wav"),
         (["--input", "question.wav", "--max-steps", "-1"], 2, "max_steps"),
         (["--input", "question.wav", "--seed", "-1"], 2, "seed"),
+        (["--input", "question.wav", "--context", "1"], 2, "context of 2 or more"),
         (["--input", "question.wav", "--text-temp", "-1"], 2, "text_temperature"),
         (["--input", "question.wav", "--audio-top-k", "-1"], 2, "audio_top_k"),
         (["--input", "question.wav", "--system-prompt", "@none.txt"], 2, "No such file"),
@@ -317,12 +318,26 @@ def test_a_reader_that_leaves_is_no_drama(arguments):
 
 
 def test_the_progress_bar_is_for_terminals(monkeypatch, capsys):
-    monkeypatch.setattr("personaplex.respond_command._PROGRESS_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_AFTER_SECONDS", 0.0)
     run("--input", "question.wav")
-    assert "frame" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert [word for word in ("loading", "prompt", "frame") if word in err] == []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    run("--input", "question.wav", "--model", "random:tiny")
+    err = capsys.readouterr().err
+    assert err.startswith("personaplex: loading random:tiny ...\n")
+    assert err.index("prompt:") < err.index("answer:")
+    assert "frame" in err
+    run("--input", "question.wav", "--stream", "--transcript")
+    assert "answer:" not in capsys.readouterr().err  # the text is there
+
+
+def test_what_is_over_in_two_seconds_has_no_bar(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     run("--input", "question.wav")
-    assert "frame" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "prompt:" not in err
+    assert "answer:" not in err
 
 
 # The other commands

@@ -8,7 +8,7 @@ import pytest
 from fakes import PAD, FakeModel, FakeSession, make_model, says
 
 import personaplex
-from personaplex import api, prompt_cache
+from personaplex import _core, api, prompt_cache
 from personaplex.text import Tokenizer, Word
 
 SP = Tokenizer.of_random()._sp
@@ -213,6 +213,8 @@ def test_the_oldest_files_go_first(tmp_path, monkeypatch):
         {"mlx_version": "1"},
         {"weights_seed": 1},
         {"kv_dtype": "int8"},
+        {"kept_16bit": ["emb.0.weight"]},
+        {"compiled": True},
     ],
     ids=str,
 )
@@ -222,6 +224,26 @@ def test_nothing_computed_otherwise_is_reused(tmp_path, info):
     opened(make_model(core, prompt_cache="disk", cache_dir=tmp_path))
     assert core.prompts == 1
     assert len(snapshots(tmp_path)) == 2
+
+
+def test_the_core_tells_all_that_the_key_is_made_of(tiny_model):
+    """A name that the core's info lacked would be null in every key."""
+    info = tiny_model._core.info
+    assert set(prompt_cache.COMPUTED_WITH) | {"mlx_version", "weights_seed"} <= set(info)
+    key = json.loads(prompt_cache.cache_key("w", info, tiny_model.config, "v", [1]))
+    assert {name: key[name] for name in prompt_cache.COMPUTED_WITH} == {
+        name: info[name] for name in prompt_cache.COMPUTED_WITH
+    }
+    assert (key["kv_dtype"], key["kept_16bit"], key["mlx"]) == ("float32", [], info["mlx_version"])
+
+
+def test_the_seed_of_random_weights_is_in_their_digest(tiny_model, tmp_path):
+    digests = []
+    for seed in (0, 1):
+        core = _core.Model("random:tiny", device="cpu", weights_seed=seed)
+        digests.append(prompt_cache.weights_digest(tiny_model._source, core.info, tmp_path))
+        core.unload()
+    assert digests[0] != digests[1]
 
 
 def test_changed_weights_are_another_model(tmp_path, monkeypatch):

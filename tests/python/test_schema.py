@@ -16,9 +16,9 @@ SCHEMA = json.loads((importlib.resources.files("personaplex") / "schemas" / "res
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
-def made(frames=10, max_steps=200, interrupt_at=-1):
+def made(frames=10, max_steps=200, interrupt_at=-1, info=None):
     ids = Tokenizer.of_random()._sp.encode("hello \N{GRINNING FACE}")
-    core = fakes.FakeModel(fakes.says(*ids), interrupt_at=interrupt_at)
+    core = fakes.FakeModel(fakes.says(*ids), interrupt_at=interrupt_at, info=info)
     audio = np.zeros(frames * 1920, np.float32), 24000
     with fakes.make_model(core).respond_stream(audio, max_steps=max_steps, keep=True) as generation:
         try:
@@ -40,6 +40,17 @@ def test_the_schema_is_a_schema():
 )
 def test_every_report_fits(options):
     VALIDATOR.validate(made(**options))
+
+
+def test_the_model_tells_what_was_not_done():
+    info = {"compiled": False, "compile_note": "there is no g++", "kept_16bit": ["emb.0.weight"]}
+    facts = made(info=info)
+    VALIDATOR.validate(facts)
+    assert {key: facts["model"][key] for key in info} == info
+    for key in info:
+        left = {name: value for name, value in facts["model"].items() if name != key}
+        assert not VALIDATOR.is_valid({**facts, "model": left})
+        assert not VALIDATOR.is_valid({**facts, "model": {**left, key: 1}})
 
 
 @pytest.mark.parametrize("name", SCHEMA["required"])
