@@ -17,6 +17,8 @@ from personaplex.text import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 4  # names in a warning; info["kept_16bit"] has all of them
+
 _default: Model | None = None
 _default_lock = threading.Lock()
 
@@ -134,7 +136,9 @@ def _warn(info: Mapping[str, Any]) -> None:
     if note := info.get("compile_note"):
         logger.warning("[load] not compiled: %s", note)
     if kept := info.get("kept_16bit"):
-        logger.warning("[load] kept at 16 bits, because no group size divides them: %s", ", ".join(kept))
+        more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+        shown = ", ".join(kept[:_SHOWN])
+        logger.warning("[load] kept at 16 bits, because no group size divides their rows: %s%s.", shown, more)
 
 
 def _tokenizer(source: hub.ModelSource, config: Any) -> Tokenizer:

@@ -1,0 +1,90 @@
+"""A whole load from a directory, in each layout, up to the answer; and what a load warns of."""
+
+import logging
+
+import checkpoints
+import numpy as np
+import pytest
+
+import personaplex
+
+# A full config.json as kyutai/personaplex-rl-seamless has it: names of files and options of other programs as well.
+SEAMLESS = {
+    "model_type": "personaplex",
+    "moshi_name": "model.safetensors",
+    "mimi_name": checkpoints.MIMI,
+    "tokenizer_name": "tokenizer_spm_32k_3.model",
+    "lm_gen_config": {"temp": 0.8, "temp_text": 0.7, "top_k": 250, "top_k_text": 25},
+    "depformer_dim_feedforward": None,
+    "depformer_causal": True,
+}
+USER = np.random.default_rng(5).uniform(-0.3, 0.3, 8 * 1920).astype(np.float32), 24000
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "nvidia": checkpoints.nvidia(folder / "nvidia"),
+        "seamless": checkpoints.nvidia(folder / "seamless", **SEAMLESS),
+        "mlx": checkpoints.mlx(folder / "mlx"),
+    }
+
+
+def answer(directory, voice="NATM0", **options):
+    model = personaplex.load(directory, device="cpu", **options)
+    try:
+        response = model.respond(USER, voice=voice, system_prompt="You sell fish.", max_steps=3, seed=1)
+        return response, model.info, model.voices()
+    finally:
+        model.unload()
+
+
+@pytest.mark.parametrize("layout", ["nvidia", "seamless", "mlx"])
+def test_a_directory_answers_with_its_own_voice(directories, layout):
+    response, info, voices = answer(directories[layout])
+    assert response.tokens.shape == (11, 17)
+    assert response.audio.samples.shape == (11 * 1920,)
+    assert np.abs(response.audio.samples).max() > 0
+    assert voices == ["NATM0"]
+    assert response.metadata["voice"] == "NATM0"
+    assert response.metadata["model"]["name"] == str(directories[layout])
+    expected = {"temporal": 4, "depformer": 4} if layout == "mlx" else {"temporal": 16, "depformer": 16}
+    assert {name: info["bits"][name] for name in expected} == expected
+    without, _, _ = answer(directories[layout], voice="none")
+    assert not np.array_equal(without.tokens, response.tokens)
+
+
+def test_the_layouts_hold_the_same_model(directories):
+    """Kyutai's config describes NVIDIA's files; NVIDIA's files quantized at load are the MLX files."""
+    nvidia, seamless = (answer(directories[name])[0] for name in ("nvidia", "seamless"))
+    assert np.array_equal(nvidia.audio.samples, seamless.audio.samples)
+    stored = answer(directories["mlx"])[0]
+    quantized = answer(directories["nvidia"], bits=4, group_size=checkpoints.GROUP)[0]
+    assert np.array_equal(stored.tokens, quantized.tokens)
+    assert np.array_equal(stored.audio.samples, quantized.audio.samples)
+    assert not np.array_equal(stored.tokens, nvidia.tokens)
+
+
+def test_a_size_that_does_not_fit_its_weights_is_refused(directories):
+    """The null of the full config stands for a number, and the number counts."""
+    assert checkpoints.KWARGS["hidden_scale"] * checkpoints.KWARGS["depformer_dim"] == 96
+    folder = checkpoints.nvidia(directories["nvidia"].parent / "wrong", **SEAMLESS | {"depformer_dim_feedforward": 192})
+    with pytest.raises(personaplex.WeightsError, match=r"depformer\.layers\.0\.gating\.0\.linear_in"):
+        personaplex.load(folder, device="cpu")
+
+
+def test_what_cannot_be_quantized_is_warned_of_once(tmp_path, caplog):
+    folder = checkpoints.nvidia(tmp_path / "narrow", checkpoints.KWARGS | {"depformer_dim": 40})
+    with caplog.at_level(logging.WARNING, logger="personaplex"):
+        model = personaplex.load(folder, device="cpu", depformer_bits=4)
+        kept = model.info["kept_16bit"]
+        model.respond(USER, voice="none", system_prompt="", max_steps=0)
+        model.unload()
+    assert "depformer.layers.0.self_attn.in_proj_weight" in kept
+    assert len(kept) > 4
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "[load] kept at 16 bits, because no group size divides their rows: "
+        f"{', '.join(kept[:4])} and {len(kept) - 4} more."
+    )
