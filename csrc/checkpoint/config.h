@@ -59,11 +59,11 @@ struct Config {
   int file_group_size = 64;
   std::vector<std::string> quantized_components;
 
-  int codebooks() const { return n_q / 2; }  // Q: codebooks of one speaker
+  int codebooks() const { return n_q / 2; }  // Q: codebooks of the agent, and of the user
   int rows() const { return n_q + 1; }       // grid rows: text, agent Q, user Q
   int head_dim() const { return dim / num_heads; }
-  int ffn_hidden() const;            // 2 * int(hidden_scale * dim) / 3
-  int depformer_ffn_hidden() const;  // 2 * depformer_dim_feedforward / 3
+  int ffn_hidden() const;            // 2 * F / 3 with F = int(hidden_scale * dim); 21 * dim / 8 where F is 4 * dim
+  int depformer_ffn_hidden() const;  // the same with F = depformer_dim_feedforward, dim = depformer_dim
   int depformer_head_dim() const { return depformer_dim / depformer_num_heads; }
   int max_delay() const;
 };
