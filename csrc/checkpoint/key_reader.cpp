@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "checkpoint/bf16.h"
+#include "checkpoint/matrices.h"
 
 namespace personaplex {
 
@@ -22,10 +23,15 @@ std::string sibling(const std::string& name, const char* part) {
 }
 
 /// The name that the list quantized_components of config.json has for a tensor.
-std::string component_of(const std::string& name) {
-  if (name.rfind("transformer.", 0) == 0) return "temporal";
-  if (name.rfind("depformer.", 0) == 0 || name.rfind("depformer_in.", 0) == 0) return "depformer";
-  return "embeddings";
+const char* listed_as(const std::string& name) {
+  switch (component_of(name)) {
+    case Component::kTemporal:
+      return "temporal";
+    case Component::kDepformer:
+      return "depformer";
+    default:
+      return "embeddings";  // the file of that name holds the heads too
+  }
 }
 
 }  // namespace
@@ -121,8 +127,8 @@ Matrix KeyReader::quantized(const std::string& name, std::int64_t n, std::int64_
   }
 
   const auto& listed = config_.quantized_components;
-  const bool announced = config_.file_bits < 16 && (listed.empty() || std::find(listed.begin(), listed.end(),
-                                                                                component_of(name)) != listed.end());
+  const bool announced = config_.file_bits < 16 &&
+                         (listed.empty() || std::find(listed.begin(), listed.end(), listed_as(name)) != listed.end());
   if (announced && bits != 0 && group != 0 && (bits != config_.file_bits || group != config_.file_group_size)) {
     reject(name, std::to_string(config_.file_bits) + " bits in groups of " + std::to_string(config_.file_group_size) +
                      " (quantization of config.json), which is not " + std::to_string(bits) + " bits in groups of " +

@@ -2,13 +2,13 @@
 #include "checkpoint/quantize.h"
 
 #include <algorithm>
-#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "checkpoint/matrices.h"
+#include "checkpoint/mlx_arrays.h"
 #include "core/error.h"
-#include "mlx/mlx.h"
 
 namespace personaplex {
 
@@ -16,49 +16,19 @@ namespace {
 
 namespace mx = mlx::core;
 
-bool starts_with(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
-
-mx::Dtype mlx_dtype(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return mx::float32;
-    case DType::kF16:
-      return mx::float16;
-    case DType::kBF16:
-      return mx::bfloat16;
-    case DType::kU32:
-      return mx::uint32;
-    default:
-      bad_argument("apply_bits",
-                   std::string("expected a matrix of floats or packed words, got ") + name_of(dtype) + ".");
-  }
-}
-
-DType dtype_of(const mx::array& a) {
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kU32}) {
-    if (mlx_dtype(dtype) == a.dtype()) return dtype;
-  }
-  throw std::logic_error("[apply_bits] MLX gave a dtype that weights do not have.");
-}
-
-/// Wraps the view without a copy. MLX wants a mutable pointer but writes to no input of the operations below.
-mx::array wrap(const TensorView& t) {
-  mx::Shape shape;
-  for (const std::int64_t d : t.shape) shape.push_back(static_cast<mx::ShapeElem>(d));
-  void* data = const_cast<std::byte*>(t.data);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-  return mx::array(data, std::move(shape), mlx_dtype(t.dtype), [owner = t.owner](void*) {});
-}
-
 /// An evaluated, row-contiguous array as a view that keeps MLX's buffer.
 TensorView unwrap(const mx::array& a) {
   auto owner = std::make_shared<mx::array>(a);
   TensorView view;
-  view.dtype = dtype_of(a);
+  view.dtype = from_mlx(a.dtype());
   for (const auto d : a.shape()) view.shape.push_back(d);
   view.data = reinterpret_cast<const std::byte*>(owner->data<char>());
   view.owner = std::move(owner);
   return view;
 }
+
+// MLX may write to an input that nobody else holds; none of the operations below does, so they may take wrapped
+// temporaries.
 
 void quantize(Matrix& matrix, int bits, int group_size) {
   const mx::Device cpu(mx::Device::cpu);
@@ -85,41 +55,6 @@ void dequantize(Matrix& matrix) {
   matrix.scales = matrix.biases = TensorView{};
   matrix.bits = 16;
   matrix.group_size = 0;
-}
-
-using Visit = std::function<void(const std::string& name, Matrix& matrix)>;
-
-void for_each_matrix(Weights& weights, const Visit& visit) {
-  const auto each = [&](const std::string& prefix, std::vector<Matrix>& matrices) {
-    for (std::size_t i = 0; i < matrices.size(); ++i) visit(prefix + "." + std::to_string(i) + ".weight", matrices[i]);
-  };
-  TemporalWeights& temporal = weights.temporal;
-  each("emb", temporal.audio_emb);
-  visit("text_emb.weight", temporal.text_emb);
-  for (std::size_t i = 0; i < temporal.layers.size(); ++i) {
-    const std::string prefix = "transformer.layers." + std::to_string(i) + ".";
-    visit(prefix + "self_attn.in_proj_weight", temporal.layers[i].in_proj);
-    visit(prefix + "self_attn.out_proj.weight", temporal.layers[i].out_proj);
-    visit(prefix + "gating.linear_in.weight", temporal.layers[i].linear_in);
-    visit(prefix + "gating.linear_out.weight", temporal.layers[i].linear_out);
-  }
-  visit("text_linear.weight", temporal.text_linear);
-  DepformerWeights& depformer = weights.depformer;
-  visit("depformer_text_emb.weight", depformer.text_emb);
-  each("depformer_emb", depformer.audio_emb);
-  each("depformer_in", depformer.in);
-  for (std::size_t i = 0; i < depformer.layers.size(); ++i) {
-    const std::string prefix = "depformer.layers." + std::to_string(i) + ".";
-    for (std::size_t k = 0; k < depformer.layers[i].steps.size(); ++k) {
-      DepformerSlice& slice = depformer.layers[i].steps[k];
-      const std::string gating = prefix + "gating." + std::to_string(k) + ".";
-      visit(prefix + "self_attn.in_proj_weight", slice.in_proj);
-      visit(prefix + "self_attn.out_proj.weight", slice.out_proj);
-      visit(gating + "linear_in.weight", slice.linear_in);
-      visit(gating + "linear_out.weight", slice.linear_out);
-    }
-  }
-  each("linears", depformer.linears);
 }
 
 /// A stored quantization cannot become another one without losing more, so asking for one is refused.
@@ -165,10 +100,17 @@ int depformer_steps(const Config& config, const LoadOptions& options) {
 }
 
 int bits_for(const std::string& name, const LoadOptions& options) {
-  if (starts_with(name, "transformer.")) return options.temporal_bits;
-  if (starts_with(name, "depformer.") || starts_with(name, "depformer_in.")) return options.depformer_bits;
-  if (starts_with(name, "text_linear.") || starts_with(name, "linears.")) return options.head_bits;
-  return options.embedding_bits;
+  switch (component_of(name)) {
+    case Component::kTemporal:
+      return options.temporal_bits;
+    case Component::kDepformer:
+      return options.depformer_bits;
+    case Component::kHeads:
+      return options.head_bits;
+    case Component::kEmbeddings:
+      return options.embedding_bits;
+  }
+  bad_argument("bits_for", "unknown component.");
 }
 
 int group_size_for(std::int64_t k, const LoadOptions& options) {

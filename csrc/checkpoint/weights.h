@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -118,6 +118,12 @@ struct Weights {
   MimiWeights mimi;
   std::vector<std::string> kept_16bit;  // tensors that were to be quantized but whose K no group size divides
 };
+
+/// The parts of the language model whose bits are chosen apart.
+enum class Component : std::uint8_t { kTemporal, kDepformer, kHeads, kEmbeddings };
+
+/// Visits every matrix of the language model (the depformer's once a step; no norms, nothing of Mimi).
+void for_each_matrix(const Weights& weights, const std::function<void(Component, const Matrix&)>& visit);
 
 /// What to load and how. 0 / unset means: as the file has it.
 struct LoadOptions {

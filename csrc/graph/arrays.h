@@ -1,21 +1,17 @@
-// csrc/graph/arrays.h: TensorView <-> mx::array. Views are wrapped, not copied: the array keeps the mapping alive.
+// csrc/graph/arrays.h: TensorView <-> mx::array, and host vectors.
 #pragma once
 
 #include <span>
 #include <vector>
 
-#include "checkpoint/tensor.h"
+#include "checkpoint/mlx_arrays.h"
 #include "graph/op.h"
 
 namespace personaplex::graph {
 
-mx::Dtype to_mlx(DType dtype);
-DType from_mlx(mx::Dtype dtype);
-
-/// Wraps the view's memory where the device can read it (CPU), uploads it where not. Never write to the result.
-array wrap(const TensorView& t);
-/// wrap() with another shape of the same size.
-array wrap(const TensorView& t, mx::Shape shape);
+using personaplex::from_mlx;
+using personaplex::to_mlx;
+using personaplex::wrap;
 
 /// Host values as a fresh array.
 array from_host(std::span<const float> values, mx::Shape shape);

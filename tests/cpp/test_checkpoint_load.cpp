@@ -110,6 +110,45 @@ TEST_CASE("load: NVIDIA's layout with all steps, half of them taken by default")
                    find(tensors, "depformer.layers.1.gating.3.linear_in.weight")));
 }
 
+TEST_CASE("load: NVIDIA's files with a full config.json of Kyutai's, all steps stored") {
+  TemporaryDirectory dir;
+  const std::string config_text = R"({"dim": 64, "text_card": 40, "existing_text_padding_id": 3, "n_q": 4, "dep_q": 4,
+    "card": 32, "num_heads": 2, "num_layers": 2, "hidden_scale": 4.125, "causal": true, "layer_scale": null,
+    "context": 20, "max_period": 10000, "gating": "silu", "norm": "rms_norm_f32", "positional_embedding": "rope",
+    "depformer_dim": 32, "depformer_dim_feedforward": null, "depformer_num_heads": 2, "depformer_num_layers": 2,
+    "depformer_causal": true, "depformer_layer_scale": null, "depformer_multi_linear": true, "depformer_context": 4,
+    "depformer_max_period": 10000, "depformer_gating": "silu", "depformer_pos_emb": "none",
+    "depformer_weights_per_step": true, "delays": [0, 0, 1, 0, 1], "cross_attention": false,
+    "demux_second_stream": false, "conditioners": {}, "fuser": {"cross_attention_pos_emb": false, "sum": []},
+    "model_type": "moshi", "mimi_name": "tokenizer-e351c8d8-checkpoint125.safetensors",
+    "moshi_name": "model.safetensors", "tokenizer_name": "tokenizer_spm_32k_3.model",
+    "lm_gen_config": {"temp": 0.8, "temp_text": 0.7, "top_k": 250, "top_k_text": 25},
+    "mimi": {"seanet": {"dimension": 16, "n_filters": 2}, "quantizer": {"dimension": 8, "n_q": 2, "bins": 32},
+             "transformer": {"num_heads": 2, "num_layers": 1, "dim_feedforward": 16, "context": 8}}})";
+  const Config config = parse_config(config_text, "full");
+  CHECK(config.dep_q == 4);
+  CHECK(config.depformer_dim_feedforward == 132);  // 4.125 * 32
+  CHECK(config.depformer_ffn_hidden() == 88);
+  CHECK(config.ffn_hidden() == 176);
+  const auto tensors = language_model_tensors(config, 4);
+  write_nvidia_checkpoint(dir.path, tensors);
+  write_text(dir / "config.json", config_text);
+
+  const Weights half = load_checkpoint(dir.path, {});
+  CHECK(half.config.dep_q == 2);
+  CHECK(half.depformer.in.size() == 2);
+  LoadOptions all;
+  all.depformer_steps = 4;
+  const Weights weights = load_checkpoint(dir.path, all);
+  CHECK(weights.config.delays == std::vector<int>{0, 0, 1, 0, 1});
+  REQUIRE(weights.depformer.layers.at(1).steps.size() == 4);
+  CHECK(same_bytes(weights.depformer.layers[1].steps[3].linear_in.weight,
+                   find(tensors, "depformer.layers.1.gating.3.linear_in.weight")));
+  CHECK(weights.depformer.layers[1].steps[3].linear_in.n == 176);
+  CHECK(same_bytes(weights.temporal.layers[1].linear_in.weight,
+                   find(tensors, "transformer.layers.1.gating.linear_in.weight")));
+}
+
 TEST_CASE("load: a file of half the steps is doubled when all are asked for") {
   TemporaryDirectory dir;
   const auto tensors = language_model_tensors(small_config(), 2);
