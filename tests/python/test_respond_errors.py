@@ -2,29 +2,41 @@
 
 import builtins
 import errno
+import json
+import logging
 import re
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 
+import checkpoints
 import huggingface_hub
 import numpy as np
 import pt_files
 import pytest
 from fakes import FakeModel, make_model
 from hub_server import HubServer
+from test_guard import pretend, pretend_installed
 from test_hub import UNREACHABLE, resolve
 from test_voices import tar_gz
 
 import personaplex
-from personaplex import _core, hub, pt
+from personaplex import _core, _guard, hub, pt
 from personaplex.text import Tokenizer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
-ROWS = {
-    cells[0]: cells[1:4]
-    for line in PAGE.read_text("utf-8").split("## Table")[1].splitlines()
-    if (cells := [cell.strip() for cell in line.strip("| ").split(" | ")]) and len(cells) == 5 and cells[0] != "row"
-}
+
+
+def rows(columns):
+    """The tables of the page that have so many columns: row -> the other cells."""
+    lines = re.findall(r"^\| ([a-z].*) \|$", PAGE.read_text("utf-8"), re.M)
+    split = [line.split(" | ") for line in lines]
+    return {cells[0]: cells[1:] for cells in split if len(cells) == columns and cells[0] != "row"}
+
+
+ROWS, WARNINGS = rows(5), rows(3)
 FRAME = np.zeros(1920, np.float32)
 
 
@@ -84,6 +96,66 @@ def disk_full(tmp_path):
         hub.resolve("owner/name")
 
 
+def import_mlx(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        pretend(patch, "linux")
+        pretend_installed(patch, {"mlx": "0.31.0"})
+        _guard._check_versions("0.32.4")
+
+
+def device_absent(tmp_path):
+    absent = next(name for name in ("cuda", "metal") if not _core.devices()[name])
+    personaplex.load("random:tiny", device=absent)
+
+
+def device_unloaded(tmp_path):
+    model = personaplex.load("random:tiny")
+    model.unload()
+    model.session()
+
+
+def device_forked(tmp_path):
+    """In processes of their own: pytest itself has threads, which do not survive a fork."""
+    program = """
+        import os, personaplex
+        model = personaplex.load("random:tiny")
+        if os.fork() == 0:
+            try:
+                model.session()
+            except personaplex.DeviceError as error:
+                print(error, flush=True)
+            os._exit(0)
+        os.wait()
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
+    got = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    raise personaplex.DeviceError(got)
+
+
+def weights_config(tmp_path):
+    checkpoints.nvidia(tmp_path / "model", num_layers=0)
+    personaplex.load(tmp_path / "model")
+
+
+def weights_missing_keys(tmp_path):
+    """A layer more than there is, so many tensors are missing; the message names 40 of them at most."""
+    checkpoints.nvidia(tmp_path / "model", num_layers=100)
+    with pytest.raises(personaplex.WeightsError, match=r"(?m)^  and \d+ more$") as raised:
+        personaplex.load(tmp_path / "model")
+    assert str(raised.value).count("the key is missing") == 40
+    raise raised.value
+
+
+def weights_cut(tmp_path):
+    path = checkpoints.nvidia(tmp_path / "model") / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    personaplex.load(tmp_path / "model")
+
+
+def bits_stored(tmp_path):
+    personaplex.load(checkpoints.mlx(tmp_path / "model"), bits=8)
+
+
 def hub_case(*arguments, endpoint=None, offline=False, **attributes):
     """A download that fails in a process of its own, raised again here."""
 
@@ -133,6 +205,15 @@ CASES = {
     "hub-network": hub_case(endpoint=UNREACHABLE),
     "hub-partial": hub_case(broken_after=1000),
     "hub-disk": disk_full,
+    "import-mlx": import_mlx,
+    "device-absent": device_absent,
+    "device-unloaded": device_unloaded,
+    "device-forked": device_forked,
+    "weights-directory": personaplex.load,
+    "weights-config": weights_config,
+    "weights-missing-keys": weights_missing_keys,
+    "weights-cut": weights_cut,
+    "bits-stored": bits_stored,
     "tokenizer": lambda tmp_path: Tokenizer.of_directory(tmp_path),
     "step-frame": lambda _: make_model().session(voice="none").step(np.zeros(960)),
     "step-closed": step_closed,
@@ -141,16 +222,62 @@ CASES = {
 }
 
 
-def test_the_table_and_the_cases_are_the_same():
+def not_compiled(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        personaplex.load("random:tiny", device="cpu", compile=True).unload()
+
+
+def kept_16bit(tmp_path):
+    folder = checkpoints.nvidia(tmp_path / "model", checkpoints.KWARGS | {"depformer_dim": 40})
+    personaplex.load(folder, depformer_bits=4).unload()
+
+
+def snapshot_ignored(tmp_path):
+    for _ in range(2):
+        model = make_model(prompt_cache="disk", cache_dir=tmp_path)
+        model.session(voice="none").close()
+        (path,) = (tmp_path / "prompts").glob("*.safetensors")
+        path.write_text(json.dumps({"key": "another", "prompt": ""}))
+
+
+def snapshot_unwritable(tmp_path):
+    (tmp_path / "file").write_text("")
+    make_model(prompt_cache="disk", cache_dir=tmp_path / "file").session(voice="none").close()
+
+
+WARNING_CASES = {
+    "load-not-compiled": not_compiled,
+    "load-kept-16bit": kept_16bit,
+    "snapshot-ignored": snapshot_ignored,
+    "snapshot-unwritable": snapshot_unwritable,
+}
+
+
+def test_the_tables_and_the_cases_are_the_same():
     assert list(ROWS) == list(CASES)
+    assert list(WARNINGS) == list(WARNING_CASES)
+
+
+def as_pattern(message):
+    """ "..." in a table stands for anything, but where the message itself contains it; a space also for a new line."""
+    escaped = re.escape(message.strip("`")).replace(re.escape("..."), "(?s:.*)")
+    return escaped.replace(r"\ ", r"\s+")
+
+
+@pytest.mark.parametrize("row", WARNINGS)
+def test_warning(tmp_path, caplog, row):
+    with caplog.at_level(logging.WARNING, logger="personaplex"):
+        WARNING_CASES[row](tmp_path)
+    (record,) = caplog.records
+    assert re.fullmatch(as_pattern(WARNINGS[row][0]), record.getMessage())
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_row(tmp_path, row):
-    name, _, message = ROWS[row]
+    name, _, message, _ = ROWS[row]
     expected = getattr(personaplex, name, None) or getattr(builtins, name)
-    # "..." in the table stands for anything, but where the message itself contains it.
-    pattern = re.escape(message.strip("`")).replace(re.escape("..."), ".*")
+    pattern = as_pattern(message)
     with pytest.raises(expected, match=f"{pattern}$" if expected is not FileNotFoundError else pattern) as raised:
         CASES[row](tmp_path)
     assert type(raised.value) is expected
