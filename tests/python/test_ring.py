@@ -1,8 +1,10 @@
 # tests/python/test_ring.py: the temporal KV ring against a full table with an explicit window mask.
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import reference
 from goldens import NAMES, golden, lm_kwargs, lm_weights, load, model, prompted, relative_error, talk, user_codes
+from hypothesis import given, settings
 
 
 def random_columns(name: str, count: int, seed: int = 0) -> np.ndarray:
@@ -40,6 +42,20 @@ def test_other_contexts(context):
         for chunk in (1, 7, 8):
             hidden = other.probe_temporal(columns, chunk=chunk)["hidden"]
             assert relative_error(hidden, naive_hidden("nano", columns, context)) < 2e-6
+    finally:
+        other.unload()
+
+
+@settings(max_examples=40)
+@given(context=st.integers(2, 40), chunk=st.integers(1, 8), count=st.integers(1, 90), seed=st.integers(0, 3))
+def test_any_context_any_chunk_any_length(context, chunk, count, seed):
+    """Each column by itself is what the full table says, wherever the ring wraps within a chunk."""
+    other = load("nano", context=context)
+    try:
+        columns = random_columns("nano", count, seed)
+        hidden = other.probe_temporal(columns, chunk=chunk)["hidden"]
+        expected = naive_hidden("nano", columns, context)
+        assert max(relative_error(a, b) for a, b in zip(hidden, expected, strict=True)) < 1e-5
     finally:
         other.unload()
 
