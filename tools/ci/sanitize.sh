@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-build/sanitize}
 
+pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
 pip install --quiet --group cpp
 cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE="$(command -v python)" \
   -DPERSONAPLEX_MODULE=OFF -DPERSONAPLEX_TESTS=ON -DPERSONAPLEX_WERROR=ON -DPERSONAPLEX_SANITIZE=address,undefined

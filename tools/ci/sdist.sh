@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
 pip install --quiet --group cpp
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
