@@ -5,12 +5,14 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/error.h"
@@ -49,10 +51,32 @@ void check_rank(const char* where, const char* what, const AnyArray& a, std::siz
 nb::dict to_dict(const Probe& probe);
 nb::object tensor_to_numpy(const TensorView& t);
 
+/// The GIL, released. In an interpreter that is shutting down it is never taken again: CPython before 3.14 would end
+/// the thread by unwinding it, through frames that must not throw. The thread waits for the end of the process instead.
+class Unlocked {
+ public:
+  Unlocked() : state_(PyEval_SaveThread()) {}
+  ~Unlocked() {
+    if (shutting_down && std::this_thread::get_id() != finalizer) wait_forever();
+    PyEval_RestoreThread(state_);
+  }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+  /// From now on only the calling thread takes the GIL again; for atexit.
+  static void shut_down();
+
+ private:
+  [[noreturn]] static void wait_forever();
+  static inline std::atomic<bool> shutting_down{false};
+  static inline std::thread::id finalizer;
+  PyThreadState* state_;
+};
+
 /// Waits for `f` on the model's thread with the GIL released. Python's signals are handled afterwards.
 template <typename F>
 auto call(Worker& worker, F f) {
-  const nb::gil_scoped_release release;
+  const Unlocked unlocked;
   return worker.run(std::move(f));
 }
 

@@ -2,6 +2,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include <thread>
+
 #include "bindings/bindings.h"
 #include "mlx/version.h"
 
@@ -102,12 +104,21 @@ nb::dict to_dict(const Probe& probe) {
   return out;
 }
 
+void Unlocked::shut_down() {
+  finalizer = std::this_thread::get_id();
+  shutting_down = true;
+}
+
+void Unlocked::wait_forever() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
 void call_cancellable(Worker& worker, std::function<void()> f, const std::function<void()>& cancel,
                       const std::function<void()>& poll) {
   auto done = worker.submit(std::move(f));
   for (;;) {
     {
-      const nb::gil_scoped_release release;
+      const Unlocked unlocked;
       if (done.wait_for(std::chrono::milliseconds(50)) == std::future_status::ready) break;
     }
     try {
@@ -115,7 +126,7 @@ void call_cancellable(Worker& worker, std::function<void()> f, const std::functi
       poll();
     } catch (...) {
       cancel();
-      const nb::gil_scoped_release release;
+      const Unlocked unlocked;
       done.wait();
       throw;
     }
@@ -128,6 +139,9 @@ void call_cancellable(Worker& worker, std::function<void()> f, const std::functi
 
 NB_MODULE(_core, m) {
   namespace b = personaplex::bindings;
+  // Sessions of daemon threads and of forked children are left alone on purpose.
+  b::nb::set_leak_warnings(false);
+  b::nb::module_::import_("atexit").attr("register")(b::nb::cpp_function(&b::Unlocked::shut_down));
   m.doc() = "The C++ core of personaplex. Use the personaplex package instead.";
   m.attr("MLX_VERSION") = PERSONAPLEX_TEXT(MLX_VERSION_MAJOR) "." PERSONAPLEX_TEXT(
       MLX_VERSION_MINOR) "." PERSONAPLEX_TEXT(MLX_VERSION_PATCH);

@@ -104,7 +104,7 @@ void write_tensors(const std::string& path, const std::map<std::string, AnyArray
     }
     named.push_back({name, tensor.view});
   }
-  const nb::gil_scoped_release release;
+  const Unlocked unlocked;
   write_safetensors(path, named, metadata);
 }
 

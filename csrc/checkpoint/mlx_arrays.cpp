@@ -1,6 +1,9 @@
 // csrc/checkpoint/mlx_arrays.cpp: the dtypes of both sides, and views wrapped as arrays.
 #include "checkpoint/mlx_arrays.h"
 
+#include <mlx/backend/cuda/cuda.h>
+#include <mlx/backend/metal/metal.h>
+
 #include <stdexcept>
 #include <utility>
 
@@ -56,7 +59,23 @@ mx::array wrap(const TensorView& t) {
 mx::array wrap(const TensorView& t, mx::Shape shape) {
   // MLX wants a mutable pointer; it writes only to buffers it may donate, and callers hold a second reference.
   auto* data = const_cast<std::byte*>(t.data);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  if (!mx::metal::is_available() && !mx::cu::is_available()) {
+    // The CPU allocator cannot adopt memory (the constructor below would copy), but its buffers are plain: a size, then
+    // the data. The size is only read when the buffer is freed or donated, and neither happens to a buffer of ours.
+    mx::allocator::Buffer buffer(data - sizeof(std::size_t));
+    if (buffer.raw_ptr() == data) {
+      const auto let_go = [owner = t.owner](mx::allocator::Buffer) {};
+      return mx::array(mx::allocator::Data(buffer, let_go), std::move(shape), to_mlx(t.dtype));
+    }
+  }
   return mx::array(static_cast<void*>(data), std::move(shape), to_mlx(t.dtype), [owner = t.owner](void*) {});
+}
+
+mx::array converted(const TensorView& t, mx::Dtype dtype, mx::StreamOrDevice stream) {
+  const mx::array source = wrap(t);  // held until the result is there: a sole reference could be written to
+  mx::array out = mx::astype(source, dtype, stream);
+  mx::eval(out);
+  return out;
 }
 
 }  // namespace personaplex

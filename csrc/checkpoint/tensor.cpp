@@ -114,13 +114,16 @@ OwnedTensor allocate_tensor(DType dtype, std::vector<std::int64_t> shape) {
     bytes *= static_cast<std::size_t>(d);
   }
   // calloc: large blocks come as untouched zero pages, so an allocation costs nothing until it is written.
-  void* memory = std::calloc(bytes == 0 ? 1 : bytes, 1);
+  // The data has kPrefix readable bytes before it, which wrapping it as an MLX array needs, and keeps malloc's
+  // alignment.
+  constexpr std::size_t kPrefix = 64;
+  void* memory = std::calloc(kPrefix + bytes, 1);
   if (memory == nullptr) throw std::bad_alloc();
   OwnedTensor tensor;
   tensor.view.owner = std::shared_ptr<const void>(memory, [](void* p) { std::free(p); });
   tensor.view.dtype = dtype;
   tensor.view.shape = std::move(shape);
-  tensor.mutable_data = static_cast<std::byte*>(memory);
+  tensor.mutable_data = static_cast<std::byte*>(memory) + kPrefix;
   tensor.view.data = tensor.mutable_data;
   return tensor;
 }

@@ -6,14 +6,9 @@
 
 #include <sys/types.h>
 
-#include <condition_variable>
-#include <deque>
-#include <exception>
 #include <functional>
 #include <future>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <type_traits>
 
 namespace personaplex {
@@ -21,9 +16,10 @@ namespace personaplex {
 class Worker {
  public:
   /// Throws DeviceError in a process that was forked from one with a worker: MLX's threads did not survive the fork.
-  /// `at_end` runs on the thread before it ends.
+  /// `at_end` runs on the thread when the worker is destroyed.
   explicit Worker(std::function<void()> at_end);
-  /// Waits for the queued work. In a forked child the thread is not there: nothing is waited for, memory is left.
+  /// Waits for the queued work; the thread is kept for the next worker, because MLX never frees what it made for a
+  /// thread. In a forked child the thread is not there: nothing is waited for, memory is left.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -53,9 +49,9 @@ class Worker {
   }
 
  private:
-  struct Shared;
-  std::shared_ptr<Shared> shared_;
-  std::thread thread_;
+  struct Thread;
+  std::shared_ptr<Thread> thread_;
+  std::function<void()> at_end_;
   pid_t owner_;
 };
 

@@ -9,6 +9,7 @@
 
 namespace personaplex::graph {
 
+using personaplex::converted;
 using personaplex::from_mlx;
 using personaplex::to_mlx;
 using personaplex::wrap;

@@ -11,12 +11,8 @@ namespace {
 
 constexpr float kEpsilon = 1e-5F;
 
-array vector_of(const TensorView& t) { return op::astype(wrap(t), mx::float32); }
-array matrix_of(const TensorView& t) {
-  array w = op::astype(wrap(t), mx::float32);
-  mx::eval(w);
-  return op::transpose(w, {1, 0});
-}
+array vector_of(const TensorView& t) { return converted(t, mx::float32, stream()); }
+array matrix_of(const TensorView& t) { return op::transpose(vector_of(t), {1, 0}); }
 
 array gelu(const array& x) {
   const array half = op::mul(x, array(0.5F));

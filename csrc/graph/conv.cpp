@@ -9,11 +9,11 @@ namespace {
 
 std::optional<array> bias_of(const Conv& weights) {
   if (weights.bias.empty()) return std::nullopt;
-  return op::astype(wrap(weights.bias), mx::float32);
+  return converted(weights.bias, mx::float32, stream());
 }
 
 array prepared(const array& a) {
-  array out = op::contiguous(op::astype(a, mx::float32));
+  array out = op::contiguous(a);
   mx::eval(out);
   return out;
 }
@@ -26,7 +26,8 @@ array elu(const array& x) {
 }
 
 Conv1d::Conv1d(const Conv& weights, int stride, int dilation, Padding padding)
-    : weight_(op::transpose(wrap(weights.weight), {2, 1, 0})),  // torch [out, in, kernel] -> [kernel, in, out]
+    : weight_(op::transpose(converted(weights.weight, mx::float32, stream()),
+                            {2, 1, 0})),  // torch [out, in, kernel] -> [kernel, in, out]
       bias_(bias_of(weights)),
       kernel_(weight_.shape(0)),
       stride_(stride),
@@ -62,7 +63,7 @@ array Conv1d::operator()(const array& x, Carry& carry) const {
 }
 
 ConvTranspose1d::ConvTranspose1d(const Conv& weights, int stride)
-    : weight_(wrap(weights.weight)),
+    : weight_(converted(weights.weight, mx::float32, stream())),
       bias_(bias_of(weights)),
       stride_(stride),
       out_(weight_.shape(1)),

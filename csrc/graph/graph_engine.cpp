@@ -24,26 +24,11 @@ constexpr std::size_t kWidenLimit = std::size_t{1} << 30;
 // Compiled frames that are kept: sessions with different sampling options take turns without compiling anew.
 constexpr std::size_t kCompiledFrames = 4;
 
-std::size_t widened_bytes(const Weights& w) {
+std::size_t widened_bytes(const Weights& weights) {
   std::size_t bytes = 0;
-  const auto add = [&](const Matrix& m) {
+  for_each_matrix(weights, [&](Component, const Matrix& m) {
     if (!m.quantized()) bytes += static_cast<std::size_t>(m.n) * static_cast<std::size_t>(m.k) * sizeof(float);
-  };
-  for (const Matrix& m : w.temporal.audio_emb) add(m);
-  add(w.temporal.text_emb);
-  add(w.temporal.text_linear);
-  for (const TemporalLayer& l : w.temporal.layers) {
-    for (const Matrix* m : {&l.in_proj, &l.out_proj, &l.linear_in, &l.linear_out}) add(*m);
-  }
-  add(w.depformer.text_emb);
-  for (const auto* list : {&w.depformer.audio_emb, &w.depformer.in, &w.depformer.linears}) {
-    for (const Matrix& m : *list) add(m);
-  }
-  for (const DepformerLayer& l : w.depformer.layers) {
-    for (const DepformerSlice& s : l.steps) {
-      for (const Matrix* m : {&s.in_proj, &s.out_proj, &s.linear_in, &s.linear_out}) add(*m);
-    }
-  }
+  });
   return bytes;
 }
 

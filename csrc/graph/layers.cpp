@@ -12,9 +12,8 @@ Linear::Linear(const Matrix& m, mx::Dtype dtype, bool cast)
   if (m.quantized()) {
     scales = wrap(m.scales);
     biases = wrap(m.biases);
-  } else if (cast && weight.dtype() != dtype) {
-    weight = op::astype(weight, dtype);
-    mx::eval(weight);
+  } else if (cast) {
+    weight = converted(m.weight, dtype, stream());
   }
 }
 

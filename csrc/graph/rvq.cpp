@@ -19,8 +19,9 @@ array projection(const TensorView& t) {  // torch's 1x1 convolution [out, in, 1]
 Rvq::Part::Part(const RvqPart& weights)
     : input_proj(projection(weights.input_proj)), output_proj(projection(weights.output_proj)) {
   for (const RvqLevel& level : weights.levels) {
-    const array usage = op::maximum(op::astype(wrap(level.cluster_usage), mx::float32), array(1e-5F));
-    array codeword = op::div(op::astype(wrap(level.embedding_sum), mx::float32), op::expand_dims(usage, 1));
+    const array usage = converted(level.cluster_usage, mx::float32, stream());
+    const array sum = converted(level.embedding_sum, mx::float32, stream());
+    array codeword = op::div(sum, op::expand_dims(op::maximum(usage, array(1e-5F)), 1));
     mx::eval(codeword);
     codewords.push_back(codeword);
   }

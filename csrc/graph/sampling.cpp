@@ -26,7 +26,9 @@ array top_k_mask(const array& logits, int k) {
 array sample(const array& logits, const std::optional<array>& noise, const Sampling& sampling) {
   if (sampling.greedy()) return op::astype(op::argmax(logits, 0), mx::int32);
   const int n = logits.shape(0);
-  const array p = op::softmax(op::div(logits, array(sampling.temperature)), 0);
+  // The largest is subtracted before the division, which may overflow when the temperature is tiny.
+  const array shifted = op::sub(logits, mx::max(logits, false, stream()));
+  const array p = op::softmax(op::div(shifted, array(sampling.temperature)), 0);
   array race = op::div(p, *noise);
   if (sampling.top_k > 0 && sampling.top_k < n) {
     race = op::where(top_k_mask(logits, sampling.top_k), race, array(-1.0F));

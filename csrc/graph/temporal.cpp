@@ -5,7 +5,7 @@
 
 namespace personaplex::graph {
 
-array norm_weight(const TensorView& t) { return op::astype(wrap(t), mx::float32); }
+array norm_weight(const TensorView& t) { return converted(t, mx::float32, stream()); }
 
 Temporal::Temporal(const Weights& weights, mx::Dtype dtype, bool cast)
     : text_emb_(weights.temporal.text_emb, dtype, cast),

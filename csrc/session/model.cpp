@@ -55,42 +55,18 @@ mx::Dtype find_dtype(const std::string& name, mx::Device device) {
   bad_argument("load", "expected dtype auto, float32 or bfloat16, got '" + name + "'.");
 }
 
-// What a component's matrices have in common: the fewest bits, the largest group, all bytes.
-struct Tally {
-  std::size_t bytes = 0;
-  int bits = 0;
-  int group_size = 0;
-  void add(const Matrix& m) {
-    bytes += m.nbytes();
-    if (bits == 0 || m.bits < bits) bits = m.bits;
-    if (m.quantized()) group_size = std::max(group_size, m.group_size);
-  }
-};
-
-void describe(const Weights& w, ModelInfo& info) {
-  Tally temporal, depformer, heads, embeddings;
-  for (const TemporalLayer& l : w.temporal.layers) {
-    for (const Matrix* m : {&l.in_proj, &l.out_proj, &l.linear_in, &l.linear_out}) temporal.add(*m);
-  }
-  for (const DepformerLayer& l : w.depformer.layers) {
-    for (const DepformerSlice& s : l.steps) {
-      for (const Matrix* m : {&s.in_proj, &s.out_proj, &s.linear_in, &s.linear_out}) depformer.add(*m);
-    }
-  }
-  for (const Matrix& m : w.depformer.in) depformer.add(m);
-  heads.add(w.temporal.text_linear);
-  for (const Matrix& m : w.depformer.linears) heads.add(m);
-  embeddings.add(w.temporal.text_emb);
-  embeddings.add(w.depformer.text_emb);
-  for (const Matrix& m : w.temporal.audio_emb) embeddings.add(m);
-  for (const Matrix& m : w.depformer.audio_emb) embeddings.add(m);
-  info.bits = {{"temporal", temporal.bits},
-               {"depformer", depformer.bits},
-               {"heads", heads.bits},
-               {"embeddings", embeddings.bits}};
-  info.group_size = std::max({temporal.group_size, depformer.group_size, heads.group_size, embeddings.group_size});
-  info.weight_bytes = temporal.bytes + depformer.bytes + heads.bytes + embeddings.bytes;
-  info.kept_16bit = w.kept_16bit;
+void describe(const Weights& weights, ModelInfo& info) {
+  const std::map<Component, std::string> names = {{Component::kTemporal, "temporal"},
+                                                  {Component::kDepformer, "depformer"},
+                                                  {Component::kHeads, "heads"},
+                                                  {Component::kEmbeddings, "embeddings"}};
+  for_each_matrix(weights, [&](Component component, const Matrix& m) {
+    const auto [it, first] = info.bits.try_emplace(names.at(component), m.bits);
+    if (!first) it->second = std::min(it->second, m.bits);
+    if (m.quantized()) info.group_size = std::max(info.group_size, m.group_size);
+    info.weight_bytes += m.nbytes();
+  });
+  info.kept_16bit = weights.kept_16bit;
 }
 
 Weights load_source(const ModelOptions& options) {
@@ -109,10 +85,7 @@ void give_memory_back() {
 }
 
 std::unique_ptr<Worker> make_worker() {
-  return std::make_unique<Worker>([] {
-    mx::clear_streams();
-    give_memory_back();
-  });
+  return std::make_unique<Worker>([] { give_memory_back(); });
 }
 
 }  // namespace
@@ -140,6 +113,7 @@ Model::Model(const ModelOptions& options) {
     info_.compiled = engine->compiled();
     info_.compile_note = engine->compile_note();
     adopt_engine(std::move(engine));
+    give_memory_back();  // what loading needed in between
   });
   info_.source = options.source;
   info_.device = device_kind(device);
