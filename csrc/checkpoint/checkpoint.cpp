@@ -1,5 +1,6 @@
 // csrc/checkpoint/checkpoint.cpp: finds out which layout a directory has and reads it.
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
@@ -104,9 +105,29 @@ int stored_steps(const TensorTable& table, const Config& config, Problems& probl
   return config.dep_q;
 }
 
+/// A file with tensors `prefix{i}.*` of i >= count is of a larger model than config.json says; reading the first few
+/// layers of it would give noise without a word.
+void check_surplus(const TensorTable& table, const std::string& prefix, int count, const std::string& what,
+                   Problems& problems) {
+  int most = count - 1;
+  for (auto it = table.tensors.lower_bound(prefix); it != table.tensors.end(); ++it) {
+    const std::string& name = it->first;
+    if (name.compare(0, prefix.size(), prefix) != 0) break;
+    int index = 0;
+    const char* begin = name.data() + prefix.size();
+    const auto [end, failed] = std::from_chars(begin, name.data() + name.size(), index);
+    if (failed == std::errc() && *end == '.') most = std::max(most, index);
+  }
+  if (most >= count) {
+    problems.add(table.show(prefix + std::to_string(most)) + ": config.json says " + what + " = " +
+                 std::to_string(count) + ", numbered from 0");
+  }
+}
+
 }  // namespace
 
 Weights load_checkpoint(const std::string& directory, const LoadOptions& options) {
+  check_path("load_checkpoint", directory);
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
     throw WeightsError("[load_checkpoint] expected a checkpoint directory, got " + directory +
@@ -126,6 +147,10 @@ Weights load_checkpoint(const std::string& directory, const LoadOptions& options
   weights.depformer =
       depformer_weights(reader, weights.config, stored_steps(language_model, weights.config, problems), steps);
   weights.mimi = mimi_weights(mimi_reader, weights.config);
+  check_surplus(language_model, "transformer.layers.", weights.config.num_layers, "num_layers", problems);
+  check_surplus(language_model, "depformer.layers.", weights.config.depformer_num_layers, "depformer_num_layers",
+                problems);
+  check_surplus(language_model, "emb.", weights.config.n_q, "n_q", problems);
   problems.raise("[load_checkpoint] " + directory + ": the files do not fit the model that config.json describes:",
                  "(Without config.json, or with a key absent from it, PersonaPlex-7B's sizes are expected.)");
   weights.config.dep_q = steps;

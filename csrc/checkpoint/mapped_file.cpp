@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <system_error>
 
+#include "checkpoint/json.h"
 #include "core/error.h"
 
 namespace personaplex {
@@ -28,7 +29,14 @@ struct Descriptor {
 
 }  // namespace
 
+void check_path(const char* where, const std::string& path) {
+  if (path.find('\0') != std::string::npos) {
+    bad_argument(where, "expected a path without NUL bytes, got " + json_quote(path) + ".");
+  }
+}
+
 MappedFile map_file(const std::string& path) {
+  check_path("map_file", path);
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) fail(path, "cannot open", errno);
   struct stat status = {};

@@ -13,6 +13,9 @@ struct MappedFile {
   std::shared_ptr<const void> owner;  // unmaps when the last copy goes
 };
 
+/// std::invalid_argument, naming `where`, for a path with a NUL byte: the system would silently cut it there.
+void check_path(const char* where, const std::string& path);
+
 /// Maps a regular file. Throws WeightsError with the system's reason. A file that another process shortens while it is
 /// mapped raises SIGBUS on access: replace files by renaming, as write_safetensors does.
 MappedFile map_file(const std::string& path);

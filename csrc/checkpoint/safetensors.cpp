@@ -224,6 +224,7 @@ class PendingFile {
 
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
+  check_path("write_safetensors", path);
   std::set<std::string> names;
   std::vector<const NamedTensor*> ordered;
   for (const NamedTensor& item : tensors) {

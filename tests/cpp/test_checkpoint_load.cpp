@@ -311,6 +311,31 @@ TEST_CASE("load: all missing keys, wrong shapes and wrong dtypes of both files i
   CHECK(contains(cut, " more\n"));
 }
 
+TEST_CASE("load: files of a larger model than config.json says, in both layouts; other surplus is ignored") {
+  auto tensors = language_model_tensors(small_config(), 4);
+  const TensorView any = tensors.front().tensor;
+  tensors.push_back({"transformer.layers.10.norm1.alpha", any});
+  tensors.push_back({"transformer.layers.2.norm1.alpha", any});
+  tensors.push_back({"depformer.layers.2.norm1.alpha", any});
+  tensors.push_back({"emb.4.weight", any});
+  tensors.push_back({"emb.extra", any});
+  tensors.push_back({"extra_heads.7.weight", any});
+  const TemporaryDirectory nvidia, mlx;
+  write_nvidia_checkpoint(nvidia.path, tensors);
+  CHECK(message_of<WeightsError>([&] { load_checkpoint(nvidia.path, {}); }) ==
+        "[load_checkpoint] " + nvidia.path +
+            ": the files do not fit the model that config.json describes:"
+            "\n  model.safetensors: transformer.layers.10: config.json says num_layers = 2, numbered from 0"
+            "\n  model.safetensors: depformer.layers.2: config.json says depformer_num_layers = 2, numbered from 0"
+            "\n  model.safetensors: emb.4: config.json says n_q = 4, numbered from 0"
+            "\n(Without config.json, or with a key absent from it, PersonaPlex-7B's sizes are expected.)");
+  write_mlx_checkpoint(mlx.path, tensors, small_config_text());
+  const auto message = message_of<WeightsError>([&] { load_checkpoint(mlx.path, {}); });
+  CHECK(contains(message, "temporal.safetensors: layers.10: config.json says num_layers = 2"));
+  CHECK(contains(message, "depformer.safetensors: layers.2: config.json says depformer_num_layers = 2"));
+  CHECK(contains(message, "embeddings.safetensors: emb.4: config.json says n_q = 4"));
+}
+
 TEST_CASE("load: directories that hold no checkpoint say what was looked for") {
   TemporaryDirectory dir;
   CHECK(contains(message_of<WeightsError>([&] { load_checkpoint(dir / "absent", {}); }), "absent"));

@@ -80,6 +80,17 @@ TEST_CASE("safetensors: the writer replaces whole files and leaves nothing behin
   CHECK(read_safetensors(path).tensors.at("x").size() == 2);
 }
 
+TEST_CASE("safetensors: a path is not cut at a NUL byte") {
+  const TemporaryDirectory directory;
+  write_safetensors(directory / "file", {}, {});
+  const std::string path = (directory / "file") + std::string("\0more", 5);
+  CHECK_THROWS_AS(map_file(path), std::invalid_argument);
+  CHECK_THROWS_AS(read_safetensors(path), std::invalid_argument);
+  CHECK_THROWS_AS(write_safetensors(path, {}, {}), std::invalid_argument);
+  CHECK(message_of<std::invalid_argument>([&] { load_checkpoint(path, {}); }) ==
+        "[load_checkpoint] expected a path without NUL bytes, got \"" + (directory / "file") + "\\u0000more\".");
+}
+
 TEST_CASE("safetensors: malformed files") {
   TemporaryDirectory dir;
   const std::string eight(8, 'd');
