@@ -18,6 +18,26 @@ void check_codes_in(const char* where, const char* what, std::span<const int> co
   }
 }
 
+// A preset of V embeddings is followed by frame t = V + 1. Column t - 1 is read then, and so are the cells of columns
+// t, t + 1, ... that delays have already filled. All others may be empty.
+void check_voice_cache(const Prompt& prompt, const Config& config) {
+  const TokenGrid grid(config);
+  const auto next = static_cast<std::int64_t>(prompt.voice_embeddings.size()) / config.dim + 1;
+  for (int row = 0; row < grid.rows(); ++row) {
+    const std::int64_t filled = next + config.delays[static_cast<std::size_t>(row)];  // columns t - 1 to filled - 1
+    for (std::int64_t column = next - 1; column < next - 1 + grid.depth(); ++column) {
+      const std::int64_t token = prompt.voice_cache[grid.cell(row, column)];
+      const int lowest = column < filled ? TokenGrid::kZero : TokenGrid::kUngenerated;
+      if (token < lowest || token > grid.highest(row)) {
+        bad_argument("Session.prompt", "voice_cache holds token " + std::to_string(token) + " in row " +
+                                           std::to_string(row) + ", column " + std::to_string(column % grid.depth()) +
+                                           ", expected " + std::to_string(lowest) + " to " +
+                                           std::to_string(grid.highest(row)) + ".");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void Session::check_step(const char* where) const {
@@ -87,13 +107,7 @@ void Session::check_prompt(const Prompt& prompt) const {
                             std::to_string(config.max_delay() + 3) + "], got " +
                             std::to_string(prompt.voice_cache.size()) + " values.");
   }
-  for (std::size_t i = 0; i < prompt.voice_cache.size(); ++i) {
-    const auto limit = i < static_cast<std::size_t>(config.max_delay() + 3) ? config.text_card : config.card;
-    if (prompt.voice_cache[i] < TokenGrid::kUngenerated || prompt.voice_cache[i] > limit) {
-      bad_argument(where, "voice_cache holds token " + std::to_string(prompt.voice_cache[i]) + ", expected -2 to " +
-                              std::to_string(limit) + ".");
-    }
-  }
+  if (!prompt.voice_cache.empty()) check_voice_cache(prompt, config);
   for (const auto& codes : prompt.voice_frames) {
     check_codes_in(where, "voice codes", codes, config.card);
   }
@@ -102,6 +116,14 @@ void Session::check_prompt(const Prompt& prompt) const {
       bad_argument(where, "expected text tokens from 0 to " + std::to_string(config.text_card - 1) + ", got " +
                               std::to_string(token) + ".");
     }
+  }
+  // The first step puts one more frame, and an output wants max_delay + 2.
+  const auto least = static_cast<std::size_t>(config.max_delay()) + 1;
+  if (prompt.frames(config) < least) {
+    bad_argument(where, "expected a prompt of at least " + std::to_string(least) +
+                            " frames, because the model delays " + "streams by up to " +
+                            std::to_string(config.max_delay()) + " frames; got " +
+                            std::to_string(prompt.frames(config)) + ". Give a longer voice or more text tokens.");
   }
 }
 

@@ -61,6 +61,12 @@ class Prefill {
 
 }  // namespace
 
+std::size_t Prompt::frames(const Config& config) const {
+  const auto replayed = voice_embeddings.size() / static_cast<std::size_t>(config.dim);
+  return (replayed > 0 ? replayed + 1 : voice_frames.size()) + 2 * static_cast<std::size_t>(config.spacer_frames) +
+         text.size();
+}
+
 void Session::prompt(const Prompt& prompt, PromptProgress& progress) {
   Engine& engine = model_->engine();
   const Config& config = model_->config();
@@ -76,9 +82,7 @@ void Session::prompt(const Prompt& prompt, PromptProgress& progress) {
   Prefill prefill(engine, state, progress, prompt.chunk);
   const auto replayed = prompt.voice_embeddings.size() / dim;
   const auto spacer = static_cast<std::size_t>(config.spacer_frames);
-  const std::size_t frames =
-      (replayed > 0 ? replayed + 1 : prompt.voice_frames.size()) + 2 * spacer + prompt.text.size();
-  progress.total = static_cast<int>(frames) - 1;  // the first frame is never read
+  progress.total = static_cast<int>(prompt.frames(config)) - 1;  // the first frame is never read
 
   // Voice: a preset's embeddings stand for V + 1 frames, whose tokens are only known from its ring.
   if (replayed > 0) {

@@ -49,6 +49,9 @@ struct Prompt {
   std::vector<std::vector<int>> voice_frames;  // frames x [Q]: fed as the agent's codes instead
   std::vector<int> text;                       // one token a frame
   int chunk = 8;                               // columns a prefill pass, 1..8
+
+  /// Frames that this puts into the grid; V embeddings stand for V + 1.
+  std::size_t frames(const Config& config) const;
 };
 
 /// Shared with the waiting thread while a prompt runs.

@@ -38,6 +38,9 @@ class TokenGrid {
 
   /// Replaces the ring's tokens (not the forced flags), as a voice preset does. [rows * depth], row by row.
   void load_ring(std::span<const std::int64_t> tokens);
+  /// Where a cell stands in the ring, for columns from 0 on.
+  std::size_t cell(int row, std::int64_t column) const;
+  int highest(int row) const { return start_[static_cast<std::size_t>(row)]; }  // token that the row can hold
   std::span<const int> ring() const { return tokens_; }
   std::span<const std::uint8_t> ring_forced() const { return forced_; }
 
@@ -49,7 +52,6 @@ class TokenGrid {
   void restore(std::int64_t frames, std::span<const std::int64_t> tokens, std::span<const std::uint8_t> forced);
 
  private:
-  std::size_t cell(int row, std::int64_t column) const;
   void force(int row, std::int64_t column, int token);
 
   int rows_, codebooks_, depth_, max_delay_;
