@@ -7,6 +7,9 @@
 
 namespace personaplex {
 
+/// Positions that a context may have at most: over nine days, and far from where slot numbers would overflow.
+inline constexpr int kMaxContext = 10'000'000;
+
 /// Mimi, Kyutai's neural codec (key names of its constructor arguments).
 struct MimiConfig {
   int dimension = 512;  // latent channels D

@@ -31,7 +31,8 @@ void check_config(const Config& config, Problems& problems) {
   require(config.hidden_scale * config.dim <= kMaxConfigSize && config.ffn_hidden() >= 1,
           "hidden_scale: the feed-forward size it gives cannot be built");
   require(config.depformer_ffn_hidden() >= 1, "depformer_dim_feedforward: expected 2 at least");
-  require(config.context >= 2, "context: expected 2 at least, got " + text(config.context));
+  require(config.context >= 2 && config.context <= kMaxContext,
+          "context: expected 2 to " + text(kMaxContext) + " positions, got " + text(config.context));
   require(config.delays.size() == static_cast<std::size_t>(config.rows()),
           "delays: expected n_q + 1 = " + text(config.rows()) + " numbers, got " + text(config.delays.size()));
   require(std::all_of(config.delays.begin(), config.delays.end(), [](int d) { return d >= 0 && d <= 64; }),
@@ -53,7 +54,8 @@ void check_config(const Config& config, Problems& problems) {
           "mimi.transformer.num_heads: expected heads of an even size, got " + text(mimi.dimension) + " / " +
               text(mimi.num_heads));
   // Four positions: the two that a frame appends, and a past for the first of them.
-  require(mimi.context >= 4, "mimi.transformer.context: expected 4 at least, got " + text(mimi.context));
+  require(mimi.context >= 4 && mimi.context <= kMaxContext,
+          "mimi.transformer.context: expected 4 to " + text(kMaxContext) + " positions, got " + text(mimi.context));
   require(mimi.n_filters % mimi.compress == 0, "mimi.seanet.compress: expected a divisor of n_filters = " +
                                                    text(mimi.n_filters) + ", got " + text(mimi.compress));
   double hop = 1.0;

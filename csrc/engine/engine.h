@@ -29,10 +29,13 @@ struct SamplingOptions {
 struct EngineState {
   virtual ~EngineState() = default;
   virtual std::unique_ptr<EngineState> clone() const = 0;
-  /// Every buffer by name, filled positions only; load() accepts exactly what save() gave.
+  /// Every buffer by name, filled positions only.
   virtual std::vector<NamedTensor> save() const = 0;
+  /// Replaces everything by what save() gave; WeightsError for anything else. Only for a state that has encoded and
+  /// decoded a frame: its buffers show the shapes that fit. After an error the state is of no use.
   virtual void load(const std::map<std::string, TensorView>& tensors) = 0;
-  virtual std::size_t nbytes() const = 0;  // of all buffers, shared or not
+  virtual std::int64_t position() const = 0;  // temporal positions so far
+  virtual std::size_t nbytes() const = 0;     // of all buffers, shared or not
 };
 
 /// What the language model draws in one frame, [1 + depformer steps]: text, then the audio rows. Forced cells come back

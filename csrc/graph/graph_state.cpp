@@ -12,26 +12,33 @@ void save_carry(const std::string& name, const Carry& carry, std::vector<NamedTe
   if (carry) out.push_back({name, to_host(*carry)});
 }
 
-void load_carry(const std::string& name, const std::map<std::string, TensorView>& in, Carry& carry) {
-  const auto it = in.find(name);
-  if (it == in.end()) {
-    carry.reset();
-    return;
-  }
-  if (it->second.dtype != DType::kF32) {
-    throw WeightsError("[Snapshot.load] " + name + ": expected F32, got " + name_of(it->second.dtype) + ".");
-  }
-  // A copy: MLX may reuse a carry's buffer for its successor, and the file's mapping is read-only.
-  mx::Shape shape;
-  for (const auto d : it->second.shape) shape.push_back(static_cast<int>(d));
-  const auto* values = reinterpret_cast<const float*>(it->second.data);
-  carry = from_host(std::span(values, static_cast<std::size_t>(it->second.size())), shape);
-}
-
 template <typename Visit>
 void for_each_carry(const std::string& prefix, Carries& carries, Carry& resample, Visit visit) {
   for (std::size_t i = 0; i < carries.size(); ++i) visit(prefix + ".carry." + std::to_string(i), carries[i]);
   visit(prefix + ".resample", resample);
+}
+
+using Tensors = std::map<std::string, TensorView>;
+
+// One half of the codec. Its carries show the shapes that fit, and which convolutions carry nothing.
+void load_codec(const std::string& prefix, Carries& carries, Carry& resample, KvRing& ring, Tensors& in) {
+  ring.load(prefix + ".ring", in);
+  if (ring.position() % 2 != 0) {
+    throw WeightsError("[Snapshot.load] " + prefix + ".ring.position: expected two positions a frame, got " +
+                       std::to_string(ring.position()) + ".");
+  }
+  for_each_carry(prefix, carries, resample, [&](const std::string& name, Carry& carry) {
+    if (!carry) return;
+    if (ring.position() == 0) {
+      carry.reset();
+      return;
+    }
+    const mx::Shape shape = carry->shape();
+    const TensorView stored = take_tensor(in, name, DType::kF32, {shape.begin(), shape.end()});
+    // A copy: MLX may reuse a carry's buffer for its successor, and the file's mapping is read-only.
+    const auto* values = reinterpret_cast<const float*>(stored.data);
+    carry = from_host(std::span(values, static_cast<std::size_t>(stored.size())), shape);
+  });
 }
 
 }  // namespace
@@ -49,12 +56,13 @@ std::vector<NamedTensor> GraphState::save() const {
 }
 
 void GraphState::load(const std::map<std::string, TensorView>& tensors) {
-  const auto load = [&](const std::string& name, Carry& carry) { load_carry(name, tensors, carry); };
-  for_each_carry("encoder", encoder.carries, encoder.downsample, load);
-  for_each_carry("decoder", decoder.carries, decoder.upsample, load);
-  encoder.ring.load("encoder.ring", tensors);
-  decoder.ring.load("decoder.ring", tensors);
-  temporal.load("temporal", tensors);
+  Tensors rest = tensors;
+  load_codec("encoder", encoder.carries, encoder.downsample, encoder.ring, rest);
+  load_codec("decoder", decoder.carries, decoder.upsample, decoder.ring, rest);
+  temporal.load("temporal", rest);
+  if (!rest.empty()) {
+    throw WeightsError("[Snapshot.load] tensor " + rest.begin()->first + " belongs to no state of this model.");
+  }
 }
 
 std::size_t GraphState::nbytes() const {

@@ -14,6 +14,7 @@ struct GraphState : EngineState {
   std::unique_ptr<EngineState> clone() const override { return std::make_unique<GraphState>(*this); }
   std::vector<NamedTensor> save() const override;
   void load(const std::map<std::string, TensorView>& tensors) override;
+  std::int64_t position() const override { return temporal.position(); }
   std::size_t nbytes() const override;
 
   KvRing temporal;

@@ -2,7 +2,9 @@
 #include "graph/kv_ring.h"
 
 #include <algorithm>
+#include <cstring>
 
+#include "checkpoint/config.h"
 #include "core/error.h"
 #include "graph/arrays.h"
 
@@ -14,12 +16,30 @@ namespace {
 // then).
 constexpr int kBlock = 256;
 
+// Positions of a snapshot: 2700 years, and far from where sums of them would overflow.
+constexpr std::int64_t kMaxPosition = std::int64_t{1} << 40;
+
+int checked(int context) {
+  if (context < 1 || context > kMaxContext) {
+    bad_argument("KvRing", "expected a context of 1 to " + std::to_string(kMaxContext) + " positions, got " +
+                               std::to_string(context) + ".");
+  }
+  return context;
+}
+
+// `Exponent` is all ones in NaN and infinity, and in nothing else.
+template <typename Bits, Bits Exponent>
+bool all_finite(const std::byte* data, std::size_t count) {
+  const auto* bits = reinterpret_cast<const Bits*>(data);
+  return std::none_of(bits, bits + count, [](Bits b) { return (b & Exponent) == Exponent; });
+}
+
 }  // namespace
 
 KvRing::KvRing(int layers, int heads, int head_dim, int context, mx::Dtype dtype, FirstVisible first_visible)
     : heads_(heads),
       head_dim_(head_dim),
-      slots_((context + kMaxColumns - 1 + 1) / 2 * 2),  // even: the codec's two columns never straddle the end
+      slots_((checked(context) + kMaxColumns - 1 + 1) / 2 * 2),  // even: the codec's two columns never straddle the end
       allocated_(std::min(slots_, kBlock)),
       dtype_(dtype),
       first_visible_(std::move(first_visible)) {
@@ -83,37 +103,45 @@ void KvRing::save(const std::string& prefix, std::vector<NamedTensor>& out) cons
   }
 }
 
-void KvRing::load(const std::string& prefix, const std::map<std::string, TensorView>& in) {
-  const auto find = [&](const std::string& name) -> const TensorView& {
-    const auto it = in.find(prefix + name);
-    if (it == in.end()) throw WeightsError("[Snapshot.load] tensor " + prefix + name + " is missing.");
-    return it->second;
-  };
-  const TensorView& position = find(".position");
-  if (position.dtype != DType::kI64 || position.size() != 1) {
-    throw WeightsError("[Snapshot.load] " + prefix + ".position must be one int64.");
+void KvRing::load(const std::string& prefix, std::map<std::string, TensorView>& in) {
+  std::int64_t position = 0;
+  std::memcpy(&position, take_tensor(in, prefix + ".position", DType::kI64, {1}).data, sizeof position);
+  if (position < 0 || position >= kMaxPosition) {
+    throw WeightsError("[Snapshot.load] " + prefix + ".position: expected 0 to 2^40, got " + std::to_string(position) +
+                       ".");
   }
-  const std::int64_t count = *reinterpret_cast<const std::int64_t*>(position.data);
-  if (count < 0) throw WeightsError("[Snapshot.load] " + prefix + ".position is negative.");
-  const auto filled = static_cast<int>(std::min<std::int64_t>(count, slots_));
+  const auto filled = static_cast<int>(std::min<std::int64_t>(position, slots_));
   if (filled > 0) {
-    const std::vector<std::int64_t> shape = {1, heads_, filled, head_dim_};
     grow(filled);
     for (std::size_t i = 0; i < k.size(); ++i) {
       for (auto* side : {&k, &v}) {
-        const TensorView& t = find((side == &k ? ".k." : ".v.") + std::to_string(i));
-        if (t.shape != shape || to_mlx(t.dtype) != dtype_) {
-          throw WeightsError("[Snapshot.load] " + prefix + ": expected keys and values of shape " +
-                             shape_string(shape) + ", got " + shape_string(t.shape) + " " + name_of(t.dtype) + ".");
-        }
+        const std::string name = prefix + (side == &k ? ".k." : ".v.") + std::to_string(i);
+        const array stored = wrap(take_tensor(in, name, from_mlx(dtype_), {1, heads_, filled, head_dim_}));
         array& cache = (*side)[i];
         cache =
-            mx::slice_update(cache, wrap(t), mx::Shape{0, 0, 0, 0}, mx::Shape{1, heads_, filled, head_dim_}, stream());
+            mx::slice_update(cache, stored, mx::Shape{0, 0, 0, 0}, mx::Shape{1, heads_, filled, head_dim_}, stream());
         mx::eval(cache);
       }
     }
   }
-  position_ = count;
+  position_ = position;
+}
+
+TensorView take_tensor(std::map<std::string, TensorView>& in, const std::string& name, DType dtype,
+                       const std::vector<std::int64_t>& shape) {
+  const auto node = in.extract(name);
+  if (node.empty()) throw WeightsError("[Snapshot.load] tensor " + name + " is missing.");
+  const TensorView& t = node.mapped();
+  if (t.dtype != dtype || t.shape != shape) {
+    throw WeightsError("[Snapshot.load] " + name + ": expected " + shape_string(shape) + " " + name_of(dtype) +
+                       ", got " + shape_string(t.shape) + " " + name_of(t.dtype) + ".");
+  }
+  const auto count = static_cast<std::size_t>(t.size());
+  if ((dtype == DType::kF32 && !all_finite<std::uint32_t, 0x7F800000U>(t.data, count)) ||
+      (dtype == DType::kBF16 && !all_finite<std::uint16_t, 0x7F80U>(t.data, count))) {
+    throw WeightsError("[Snapshot.load] " + name + " holds NaN or infinity.");
+  }
+  return t;
 }
 
 }  // namespace personaplex::graph

@@ -43,7 +43,8 @@ class KvRing {
   std::vector<array> k, v;  // per layer [1, heads, allocated, head_dim]
 
   void save(const std::string& prefix, std::vector<NamedTensor>& out) const;
-  void load(const std::string& prefix, const std::map<std::string, TensorView>& in);
+  /// Takes what save() gave out of `in`. WeightsError for a position from 2^40, another shape, NaN or infinity.
+  void load(const std::string& prefix, std::map<std::string, TensorView>& in);
 
  private:
   void grow(int slots);
@@ -53,6 +54,11 @@ class KvRing {
   FirstVisible first_visible_;
   std::int64_t position_ = 0;
 };
+
+/// Moves a tensor out of a snapshot file's tensors. WeightsError unless it is there with this dtype and shape, and
+/// finite where it is of floats.
+TensorView take_tensor(std::map<std::string, TensorView>& in, const std::string& name, DType dtype,
+                       const std::vector<std::int64_t>& shape);
 
 /// Writes k_new [T, H, Dh] into cache [1, H, L, Dh] at `slot`; in place when nobody else holds the cache.
 array append(const array& cache, const array& k_new, const array& slot);

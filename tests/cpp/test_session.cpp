@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "core/error.h"
+#include "graph/kv_ring.h"
 #include "session/session.h"
 
 using namespace personaplex;
@@ -18,6 +19,7 @@ struct ScriptedState : EngineState {
   std::unique_ptr<EngineState> clone() const override { return std::make_unique<ScriptedState>(*this); }
   std::vector<NamedTensor> save() const override { return {}; }
   void load(const std::map<std::string, TensorView>&) override {}
+  std::int64_t position() const override { return columns; }
   std::size_t nbytes() const override { return sizeof *this; }
 };
 
@@ -29,7 +31,10 @@ class ScriptedEngine : public Engine {
   bool fail_decode = false;
   std::atomic<bool>* cancel_after_first = nullptr;
 
-  ScriptedEngine() { config_.mimi.ratios = {2, 2}; }
+  explicit ScriptedEngine(int delay) {
+    config_.mimi.ratios = {2, 2};
+    for (int& d : config_.delays) d *= delay;
+  }
   const Config& config() const override { return config_; }
   int depformer_steps() const override { return config_.codebooks(); }
   std::unique_ptr<EngineState> new_state() const override { return std::make_unique<ScriptedState>(); }
@@ -68,9 +73,12 @@ class ScriptedEngine : public Engine {
 };
 
 struct Scripted {
+  explicit Scripted(int most_delay = 1) : delay(most_delay) {}
+
+  int delay;
   ScriptedEngine* engine = nullptr;
   std::shared_ptr<Model> model = std::make_shared<Model>([this]() -> std::unique_ptr<Engine> {
-    auto made = std::make_unique<ScriptedEngine>();
+    auto made = std::make_unique<ScriptedEngine>(delay);
     engine = made.get();
     return made;
   });
@@ -168,6 +176,30 @@ TEST_CASE("arguments are checked by name") {
   half.voice_cache.resize(17 * 4);
   CHECK_THROWS_AS(s.session->check_prompt(half), std::invalid_argument);
   CHECK_THROWS_AS(check_sampling({{-1.0F, 0}, {}}), std::invalid_argument);
+}
+
+TEST_CASE("a prompt has the frames that the first output needs, and no fewer") {
+  for (const int delay : {0, 1, 12, 13, 20}) {
+    Scripted s(delay);
+    Prompt prompt;  // 12 frames of silence
+    if (delay > 11) {
+      prompt.text.assign(static_cast<std::size_t>(delay - 12), 5);
+      CHECK_THROWS_AS(s.session->check_prompt(prompt), std::invalid_argument);
+      prompt.text.push_back(5);
+    }
+    s.session->check_prompt(prompt);
+    s.session->prompt(prompt, s.progress);
+    CHECK(s.session->step(s.silence, std::nullopt).tokens[0] >= 0);
+    CHECK_FALSE(s.session->poisoned());
+  }
+}
+
+TEST_CASE("a ring's context is bounded") {
+  const auto ring = [](int context) { graph::KvRing(1, 1, 2, context, mlx::core::float32, [](auto p) { return p; }); };
+  CHECK_THROWS_AS(ring(kMaxContext + 1), std::invalid_argument);
+  CHECK_THROWS_AS(ring(INT32_MAX), std::invalid_argument);
+  CHECK_THROWS_AS(ring(0), std::invalid_argument);
+  ring(kMaxContext);
 }
 
 TEST_CASE("random:tiny converses, alike for alike seeds, through snapshots and past the codec's context") {
