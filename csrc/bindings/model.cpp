@@ -7,7 +7,9 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -46,18 +48,31 @@ Frames to_columns(const char* where, const char* what, const AnyArray& a, int ro
 // Whole frames of finite samples.
 std::vector<float> to_frames(const char* where, const Model& model, const AnyArray& pcm) {
   check_rank(where, "pcm", pcm, 1, "[n * 1920]");
-  std::vector<float> samples = to_floats(where, "pcm", pcm);
   const auto frame = static_cast<std::size_t>(model.config().mimi.frame_samples());
-  if (samples.empty() || samples.size() % frame != 0) {
+  if (pcm.shape(0) == 0 || pcm.shape(0) % frame != 0) {
     bad_argument(where, "expected a multiple of " + std::to_string(frame) + " samples, got " +
-                            std::to_string(samples.size()) + ".");
+                            std::to_string(pcm.shape(0)) + ".");
   }
+  std::vector<float> samples = to_floats(where, "pcm", pcm);
   for (std::size_t i = 0; i < samples.size(); ++i) {
     if (!std::isfinite(samples[i])) {
       bad_argument(where, "expected finite samples, got NaN or infinity at sample " + std::to_string(i) + ".");
     }
   }
   return samples;
+}
+
+// Calls `one` for each of `count` frames of a fresh state, on the model's thread. Ctrl-C ends it after the frame in
+// progress.
+void for_each_frame(Model& model, std::size_t count, const std::function<void(EngineState&, std::size_t)>& one) {
+  std::atomic<bool> cancelled{false};
+  call_cancellable(
+      model.worker(),
+      [&] {
+        const auto state = model.engine().new_state();
+        for (std::size_t t = 0; t < count && !cancelled; ++t) one(*state, t);
+      },
+      [&] { cancelled = true; }, [] {});
 }
 
 nb::object encode(Model& model, const AnyArray& pcm) {
@@ -67,13 +82,9 @@ nb::object encode(Model& model, const AnyArray& pcm) {
   const std::size_t count = samples.size() / frame;
   const auto codebooks = static_cast<std::size_t>(model.config().codebooks());
   std::vector<std::int32_t> codes(codebooks * count);
-  call(model.worker(), [&] {
-    Engine& engine = model.engine();
-    const auto state = engine.new_state();
-    for (std::size_t t = 0; t < count; ++t) {
-      const auto column = engine.encode(*state, std::span(samples).subspan(t * frame, frame));
-      for (std::size_t k = 0; k < codebooks; ++k) codes[k * count + t] = column[k];
-    }
+  for_each_frame(model, count, [&](EngineState& state, std::size_t t) {
+    const auto column = model.engine().encode(state, std::span(samples).subspan(t * frame, frame));
+    for (std::size_t k = 0; k < codebooks; ++k) codes[k * count + t] = column[k];
   });
   return to_numpy(codes, {codebooks, count});
 }
@@ -83,13 +94,9 @@ nb::object decode(Model& model, const AnyArray& codes) {
   const Frames frames =
       to_columns("Model.decode", "codes", codes, model.config().codebooks(), 0, model.config().mimi.bins - 1);
   std::vector<float> pcm;
-  call(model.worker(), [&] {
-    Engine& engine = model.engine();
-    const auto state = engine.new_state();
-    for (const auto& frame : frames) {
-      const auto part = engine.decode(*state, frame);
-      pcm.insert(pcm.end(), part.begin(), part.end());
-    }
+  for_each_frame(model, frames.size(), [&](EngineState& state, std::size_t t) {
+    const auto part = model.engine().decode(state, frames[t]);
+    pcm.insert(pcm.end(), part.begin(), part.end());
   });
   return to_numpy(pcm, {pcm.size()});
 }
@@ -160,17 +167,14 @@ nb::dict probe_mimi(Model& model, const AnyArray& pcm) {
   std::map<std::string, std::vector<TensorView>> stages;
   std::vector<float> codes(codebooks * count);
   std::vector<float> decoded;
-  call(model.worker(), [&] {
+  for_each_frame(model, count, [&](EngineState& state, std::size_t t) {
     Engine& engine = model.engine();
-    const auto state = engine.new_state();
-    for (std::size_t t = 0; t < count; ++t) {
-      Probe probe;
-      const auto column = engine.encode(*state, std::span(samples).subspan(t * frame, frame), &probe);
-      for (std::size_t k = 0; k < codebooks; ++k) codes[k * count + t] = static_cast<float>(column[k]);
-      const auto part = engine.decode(*state, column, &probe);
-      decoded.insert(decoded.end(), part.begin(), part.end());
-      for (const auto& [name, tensor] : probe) stages[name].push_back(tensor);
-    }
+    Probe probe;
+    const auto column = engine.encode(state, std::span(samples).subspan(t * frame, frame), &probe);
+    for (std::size_t k = 0; k < codebooks; ++k) codes[k * count + t] = static_cast<float>(column[k]);
+    const auto part = engine.decode(state, column, &probe);
+    decoded.insert(decoded.end(), part.begin(), part.end());
+    for (const auto& [name, tensor] : probe) stages[name].push_back(tensor);
   });
   nb::dict out;
   for (const auto& [name, frames] : stages) out[name.c_str()] = stage_to_numpy(frames);
@@ -236,6 +240,10 @@ void register_model(nb::module_& m) {
              const std::string& dtype, int temporal_bits, int depformer_bits, int head_bits, int embedding_bits,
              int group_size, int depformer_steps, int context, bool compile, bool dequantize,
              std::uint64_t weights_seed) {
+            if (context > kMaxContext) {
+              bad_argument("load", "expected a context of at most " + std::to_string(kMaxContext) + " positions, got " +
+                                       std::to_string(context) + ".");
+            }
             ModelOptions options;
             options.source = source;
             options.device = device;
@@ -246,7 +254,7 @@ void register_model(nb::module_& m) {
             options.context = context;
             options.compile = compile;
             options.weights_seed = weights_seed;
-            const nb::gil_scoped_release release;
+            const Unlocked unlocked;
             new (self) Model(options);
           },
           nb::arg("source"), nb::kw_only(), nb::arg("device") = "auto", nb::arg("engine") = "auto",
@@ -277,7 +285,7 @@ void register_model(nb::module_& m) {
            })
       .def("encode", &encode, nb::arg("pcm"))
       .def("decode", &decode, nb::arg("codes"))
-      .def("unload", &Model::unload, nb::call_guard<nb::gil_scoped_release>())
+      .def("unload", &Model::unload, nb::call_guard<Unlocked>())
       .def("probe_mimi", &probe_mimi, nb::arg("pcm"))
       .def("probe_temporal", &probe_temporal, nb::arg("tokens"), nb::arg("chunk") = 1)
       .def("probe_depformer", &probe_depformer, nb::arg("hidden"), nb::arg("text"), nb::arg("given"));

@@ -15,6 +15,16 @@ namespace personaplex::bindings {
 
 namespace {
 
+// 100,000 frames are over two hours; the bound keeps arrays that only claim a size from being copied.
+constexpr std::size_t kMaxVoiceFrames = 100'000;
+
+void check_voice_frames(const char* where, const char* what, std::size_t frames) {
+  if (frames > kMaxVoiceFrames) {
+    bad_argument(where, std::string("expected ") + what + " of at most " + std::to_string(kMaxVoiceFrames) +
+                            " frames, got " + std::to_string(frames) + ".");
+  }
+}
+
 std::vector<int> to_ints(const std::vector<std::int64_t>& values) {
   std::vector<int> out;
   for (const auto v : values) {
@@ -38,6 +48,7 @@ void prompt(SessionHandle& self, const std::optional<AnyArray>& embeddings, cons
       bad_argument(where, "expected voice_embeddings of shape [V, " + std::to_string(config.dim) + "], got " +
                               describe(*embeddings) + ".");
     }
+    check_voice_frames(where, "voice_embeddings", embeddings->shape(0));
     p.voice_embeddings = to_floats(where, "voice_embeddings", *embeddings);
   }
   if (cache) {
@@ -55,6 +66,7 @@ void prompt(SessionHandle& self, const std::optional<AnyArray>& embeddings, cons
       bad_argument(where, "expected voice_codes of shape [" + std::to_string(codebooks) +
                               ", frames] with at least 2 frames, got " + describe(*codes) + ".");
     }
+    check_voice_frames(where, "voice_codes", codes->shape(1));
     const auto values = to_ints(to_integers(where, "voice_codes", *codes));
     p.voice_frames.assign(codes->shape(1), std::vector<int>(codebooks));
     for (std::size_t k = 0; k < codebooks; ++k) {
@@ -80,9 +92,10 @@ StepOutput step(SessionHandle& self, const AnyArray& pcm, std::optional<int> tex
   Session& session = self.get(where);
   const Claim claim(self, where);
   session.check_step(where);
-  if (pcm.ndim() != 1) {
-    bad_argument(where, "expected " + std::to_string(session.model()->config().mimi.frame_samples()) +
-                            " float32 samples, got " + describe(pcm) + ".");
+  const auto frame = static_cast<std::size_t>(session.model()->config().mimi.frame_samples());
+  if (pcm.ndim() != 1 || pcm.shape(0) != frame) {  // before it is copied
+    bad_argument(where, "expected " + std::to_string(frame) + " float32 samples, got " +
+                            (pcm.ndim() == 1 ? std::to_string(pcm.shape(0)) : describe(pcm)) + ".");
   }
   const auto samples = to_floats(where, "samples", pcm);
   session.check_pcm(samples);
@@ -95,7 +108,11 @@ StepOutput step_codes(SessionHandle& self, const AnyArray& user_codes, bool deco
   Session& session = self.get(where);
   const Claim claim(self, where);
   session.check_step(where);
-  check_rank(where, "user_codes", user_codes, 1, "[Q]");
+  const auto codebooks = static_cast<std::size_t>(session.model()->config().codebooks());
+  if (user_codes.ndim() != 1 || user_codes.shape(0) != codebooks) {  // before it is copied
+    bad_argument(where,
+                 "expected user_codes of shape [" + std::to_string(codebooks) + "], got " + describe(user_codes) + ".");
+  }
   const auto codes = to_ints(to_integers(where, "user_codes", user_codes));
   session.check_codes(codes);
   return call(session.model()->worker(), [&] { return session.step_codes(codes, std::nullopt, decode); });
