@@ -1,7 +1,8 @@
 """PersonaPlex: full-duplex speech to speech. `personaplex.respond("question.wav").audio.write("answer.wav")`."""
 
-from personaplex import _guard
+from personaplex import _guard, interrupts
 
+interrupts.quiet_while_importing()
 _guard.check()  # before the extension: a clear error instead of a crash
 
 from personaplex.api import load, respond  # noqa: E402

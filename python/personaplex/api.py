@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 4  # names in a warning; info["kept_16bit"] has all of them
 
-_default: Model | None = None
-_default_lock = threading.Lock()
+_kept: dict[str, Model] = {}  # what respond() loaded, by name
+_kept_lock = threading.Lock()
 
 
 def load(
@@ -57,9 +58,9 @@ def load(
         group_size: weights that share a scale, 32 or 64; None for the larger one that divides the sizes.
         depformer_steps: 8 (default) or 16; the result is the same, 16 takes longer.
         context: positions that the temporal transformer sees, 2 or more; None as the model says (3000).
-        compile: compile the frame with mx::compile: between 7 % faster and 3 % slower, and the first frame takes 12 s
-            (CPU) to 70 s (H200, kernels cold). Where it cannot, the model runs without and info["compile_note"] says
-            why.
+        compile: compile the frame with mx::compile: between 7 % faster and 3 % slower, for about 13 s at every start on
+            a CPU (up to 70 s on an H200, kernels cold). Where it cannot, the model runs without and
+            info["compile_note"] says why.
         revision: of a hub model: branch, tag or commit.
         prompt_cache: where the state after a prompt is kept: "auto" (memory, and disk when it took over a second),
             "memory", "disk", "off".
@@ -68,6 +69,7 @@ def load(
     What was asked for and could not be done (compiling, quantizing a matrix) is logged as a warning.
 
     Raises:
+        TypeError: `model` is neither a string nor a path.
         ValueError: an argument out of range.
         HubError: not found, no access, no network, unfinished download.
         WeightsError: files missing, malformed, or not of this model.
@@ -86,6 +88,7 @@ def load(
     _check("prompt_cache", prompt_cache, MODES)
     check_context(context)
     source = hub.resolve(model, revision)
+    started = time.perf_counter()
     core = _core.Model(
         source.core_source,
         device=device,
@@ -106,23 +109,38 @@ def load(
         core.unload()
         raise
     _warn(core.info)
-    return Model(core, source, tokenizer, prompt_cache=prompt_cache, cache_dir=Path(cache_dir) if cache_dir else None)
+    return Model(
+        core,
+        source,
+        tokenizer,
+        prompt_cache=prompt_cache,
+        cache_dir=Path(cache_dir) if cache_dir else None,
+        load_seconds=time.perf_counter() - started,
+    )
 
 
-def respond(audio: AudioLike, model: Model | None = None, **options: Any) -> Response:
-    """Answers a recording with `model`, or with the default model, loaded at the first call and kept.
+def respond(audio: AudioLike, model: Model | str | os.PathLike[str] | None = None, **options: Any) -> Response:
+    """Answers a recording with `model`: one from load(), or a name that load() takes (None for the default one), loaded
+    at its first use and kept.
 
-    Takes the options of Model.respond() and raises the same; loading the default model can raise what load() does.
+    Takes the options of Model.respond() and raises the same; a name can raise what load() does.
     """
-    return (model or _default_model()).respond(audio, **options)
+    if model is None:
+        model = hub.DEFAULT_MODEL
+    if isinstance(model, (str, os.PathLike)):
+        model = _kept_model(os.fspath(model))
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"[respond] expected a model of personaplex.load() or the name of one, got {type(model).__name__}."
+        )
+    return model.respond(audio, **options)
 
 
-def _default_model() -> Model:
-    global _default
-    with _default_lock:
-        if _default is None or not _default.loaded:
-            _default = load()
-        return _default
+def _kept_model(name: str) -> Model:
+    with _kept_lock:
+        if name not in _kept or not _kept[name].loaded:
+            _kept[name] = load(name)
+        return _kept[name]
 
 
 def check_context(context: int | None) -> None:

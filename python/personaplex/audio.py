@@ -50,8 +50,10 @@ class Audio:
         target = Path(path)
         kind = check_suffix(target)
         # soundfile reports an unwritable path without the reason, so the file is opened here.
+        # One conversion to 16 bits for files and streams: soundfile would scale by 32768 instead.
+        whole = soundfile.default_subtype(kind) == "PCM_16"
         with target.open("wb") as file:
-            soundfile.write(file, self.samples, self.sample_rate, format=kind)
+            soundfile.write(file, to_int16(self.samples) if whole else self.samples, self.sample_rate, format=kind)
         return target
 
     def wav_bytes(self) -> bytes:
@@ -59,7 +61,7 @@ class Audio:
         import soundfile
 
         buffer = io.BytesIO()
-        soundfile.write(buffer, self.samples, self.sample_rate, format="WAV", subtype="PCM_16")
+        soundfile.write(buffer, to_int16(self.samples), self.sample_rate, format="WAV", subtype="PCM_16")
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
@@ -124,9 +126,10 @@ class AudioSource:
             self.sample_rate = _check_rate(sample_rate)
             self._samples = _to_float(samples)
             self.length = len(self._samples)
-            _check_finite(self._samples, 0)
+            _check_finite(self._samples, 0, None)
         if self.length == 0:
-            raise ValueError("[audio] the input is empty: it has no samples.")
+            self.close()
+            raise ValueError(f"[audio] {self._what} is empty: it has no samples.")
 
     def _open(self, source: Any) -> None:
         import soundfile
@@ -138,6 +141,8 @@ class AudioSource:
                 raise ValueError(f"[audio] {self.name!r} is a folder, not an audio file.")
             path.open("rb").close()  # the operating system's own words for missing and forbidden files
             source = str(path)
+        elif isinstance(getattr(source, "name", None), str):
+            self.name = source.name
         try:
             self._file = soundfile.SoundFile(source)
         except (soundfile.LibsndfileError, TypeError) as error:
@@ -145,14 +150,18 @@ class AudioSource:
                 f"[audio] {self.name or 'the file object'!r} is not an audio file that can be read ({error}); "
                 "convert it to WAV or FLAC."
             ) from None
-        self.sample_rate = _check_rate(self._file.samplerate)
+        self.sample_rate = _check_rate(self._file.samplerate, self.name)
         self.length = self._file.frames
         if self._file.subtype in ("FLOAT", "DOUBLE"):  # only these can hold NaN; checked before anything is generated
             at = 0
-            for block in self._file.blocks(_BLOCK, dtype="float32", always_2d=True):
-                _check_finite(block, at)
+            for block in self._read_blocks():
+                _check_finite(block, at, self.name)
                 at += len(block)
             self._file.seek(0)
+
+    @property
+    def _what(self) -> str:
+        return "the input" if self.name is None else repr(self.name)
 
     @property
     def duration(self) -> float:
@@ -180,7 +189,9 @@ class AudioSource:
         finally:
             self.close()
         if loudest > 1.0:
-            logger.warning("[audio] the input is louder than full scale (peak %.2f); it is used as it is.", loudest)
+            logger.warning(
+                "[audio] %s is louder than full scale (peak %.2f); it is used as it is.", self._what, loudest
+            )
 
     def read(self) -> NDArray[np.float32]:
         """All samples [n] at 24 kHz, mono, unpadded."""
@@ -198,8 +209,16 @@ class AudioSource:
             for start in range(0, self.length, _BLOCK):
                 yield _mono(self._samples[start : start + _BLOCK])
         else:
-            for block in self._file.blocks(_BLOCK, dtype="float32", always_2d=True):
+            for block in self._read_blocks():
                 yield _mono(block)
+
+    def _read_blocks(self) -> Iterator[NDArray[np.float32]]:
+        import soundfile
+
+        try:
+            yield from self._file.blocks(_BLOCK, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"[audio] {self._what} cannot be read to its end ({error}); convert it again.") from None
 
     def _resampled(self) -> Iterator[NDArray[np.float32]]:
         if self.sample_rate == SAMPLE_RATE:
@@ -218,6 +237,11 @@ class AudioSource:
         yield tail if made + len(tail) else np.zeros(1, np.float32)
 
 
+def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Samples of full scale 1.0 as 16-bit integers, rounded, and clipped at full scale."""
+    return np.asarray((np.clip(samples, -1.0, 1.0) * 32767.0).round(), np.int16)
+
+
 def split_frames(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """[n] -> [ceil(n / 1920), 1920], zeros at the end."""
     return np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
@@ -229,18 +253,20 @@ def level_dbfs(samples: NDArray[np.float32]) -> float:
     return 20.0 * np.log10(rms) if rms > 0 else float("-inf")
 
 
-def _check_rate(rate: Any) -> int:
+def _check_rate(rate: Any, name: str | None = None) -> int:
     if isinstance(rate, bool) or int(rate) != rate or not 1000 <= rate <= 768000:
-        raise ValueError(f"[audio] expected a sample rate of 1000 to 768000 Hz, got {rate!r}.")
+        where = "" if name is None else f"{name!r}: "
+        raise ValueError(f"[audio] {where}expected a sample rate of 1000 to 768000 Hz, got {rate!r}.")
     return int(rate)
 
 
-def _check_finite(samples: NDArray[np.float32], offset: int) -> None:
+def _check_finite(samples: NDArray[np.float32], offset: int, name: str | None) -> None:
     good = np.isfinite(samples)
     if not good.all():
         first = np.argwhere(~good)[0]
         value = samples[tuple(first)]
-        raise ValueError(f"[audio] sample {offset + int(first[0])} is {value}; expected finite numbers.")
+        where = "" if name is None else f" of {name!r}"
+        raise ValueError(f"[audio] sample {offset + int(first[0])}{where} is {value}; expected finite numbers.")
 
 
 def _mono(block: NDArray[np.float32]) -> NDArray[np.float32]:

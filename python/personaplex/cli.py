@@ -3,17 +3,19 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from personaplex.errors import PersonaplexError
 from personaplex.hub import DEFAULT_MODEL, KNOWN_MODELS
+from personaplex.interrupts import Interrupts
 from personaplex.prompts import PROMPTS
 from personaplex.version import __version__
 from personaplex.voices import VOICES
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 _EXAMPLES = """\
 examples:
@@ -40,7 +42,10 @@ LoadFunction = Callable[..., Any]
 
 
 def main(argv: Sequence[str] | None = None, load: LoadFunction | None = None) -> int:
-    """Runs the command; returns the exit status: 0, 1 (failed), 2 (usage), 130 (Ctrl-C, after saving).
+    """Runs the command; returns the exit status.
+
+    0; 1, the model, hub, device or output failed, or the reader of a pipe left; 2, wrong arguments or input files;
+    130 and 143, Ctrl-C and SIGTERM, after saving.
 
     Args:
         argv: without the program's name; None for sys.argv.
@@ -51,11 +56,16 @@ def main(argv: Sequence[str] | None = None, load: LoadFunction | None = None) ->
     logging.basicConfig(format="personaplex: %(message)s", level=logging.DEBUG if options.debug else logging.WARNING)
     if load is None:
         from personaplex.api import load
+    interrupts = Interrupts()
     try:
-        return int(options.run(options, load))
+        with interrupts:
+            status = int(options.run(options, load, interrupts))
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a pipe that broke is noticed here, not after the end
+        return status
     except KeyboardInterrupt:
         _complain("interrupted")
-        return EXIT_INTERRUPTED
+        return 128 + (interrupts.received or signal.SIGINT)
     except BrokenPipeError:
         # The reader has left. Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,7 +77,7 @@ def main(argv: Sequence[str] | None = None, load: LoadFunction | None = None) ->
         if options.debug:
             raise
         _complain(f"error: {_one_line(error)}")
-        # A wrong argument is usage; anything that went wrong with right arguments is a failure.
+        # A wrong argument or input is usage; anything that went wrong with right ones is a failure.
         return EXIT_USAGE if isinstance(error, (ValueError, TypeError)) else EXIT_FAILURE
 
 
@@ -75,8 +85,15 @@ class UsageError(Exception):
     """Options that do not fit together or name things that are not there."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of a page of options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"personaplex: error: {message}; see `{self.prog} --help`\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="personaplex",
         description="Full-duplex speech to speech: the agent listens and speaks at the same time, 12.5 times a second.",
         epilog=_EXAMPLES,
@@ -104,14 +121,19 @@ def _add_respond(commands: Any) -> None:
     )
     io = parser.add_argument_group("input and output")
     io.add_argument(
-        "--input", "-i", action="append", required=True, metavar="FILE", help="input audio file; may be repeated"
+        "--input",
+        "-i",
+        action="append",
+        required=True,
+        metavar="FILE",
+        help="input audio file, or - for standard input; may be repeated",
     )
     io.add_argument(
         "--output",
         "-o",
         metavar="PATH",
         help="output file, or - for standard output (default: NAME-response.wav in the current folder); with several "
-        "inputs a folder, or a name with {name} in it",
+        "inputs a folder, or a name with {name} or {index} in it",
     )
     io.add_argument("--stream", action="store_true", help="write audio as it is generated")
     io.add_argument(
@@ -158,12 +180,35 @@ def _add_respond(commands: Any) -> None:
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
+    _add_model_name(model)
+    _add_weight_options(model)
+    model.add_argument("--engine", default="auto", choices=("auto", "graph"))
+    model.add_argument("--depformer-steps", type=int, choices=(8, 16), help="default: 8; 16 gives the same, slower")
     model.add_argument(
+        "--compile",
+        action="store_true",
+        help="MLX compiled inference: about 13 s at every start on a CPU (up to 70 s on an H200, kernels cold); "
+        "gains little: between 7 %% faster and 3 %% slower",
+    )
+    model.add_argument(
+        "--prompt-cache",
+        default="auto",
+        choices=("auto", "memory", "disk", "off"),
+        help="where the state after voice and prompt is kept for the next time; auto: memory, and disk when the prompt "
+        "took over 1 s",
+    )
+    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+
+
+def _add_model_name(group: Any) -> None:
+    group.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"hub id, folder or random:* (default: {DEFAULT_MODEL})"
     )
-    model.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
+
+
+def _add_weight_options(model: Any) -> None:
     model.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "metal", "cuda"))
-    model.add_argument("--engine", default="auto", choices=("auto", "graph"))
     model.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     model.add_argument(
         "--bits",
@@ -187,33 +232,23 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=(32, 64),
         help="weights that share a scale (default: the larger one that divides the sizes)",
     )
-    model.add_argument("--depformer-steps", type=int, choices=(8, 16), help="default: 8; 16 gives the same, slower")
     model.add_argument("--context", type=int, metavar="N", help="frames remembered, 2 or more (default: 3000)")
-    model.add_argument(
-        "--compile",
-        action="store_true",
-        help="MLX compiled inference: between 7 %% faster and 3 %% slower, and the first frame takes 12 s (CPU) to "
-        "70 s (H200, kernels cold)",
-    )
-    model.add_argument(
-        "--prompt-cache",
-        default="auto",
-        choices=("auto", "memory", "disk", "off"),
-        help="where the state after voice and prompt is kept for the next time",
-    )
-    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
 
 
 def _add_voices(commands: Any) -> None:
     parser = commands.add_parser(
         "voices",
         help="list the voices, or make a preset from a recording",
-        description="Lists the voices. With --imitate, makes a voice preset from a recording of a few seconds.",
+        description="Lists the 18 voices, or with --model those of a model on this machine. With --imitate, makes a "
+        "voice preset from a recording of a few seconds.",
     )
-    parser.add_argument("--imitate", metavar="FILE", help="recording of the voice")
-    parser.add_argument("--output", "-o", metavar="FILE", help="preset to write (.safetensors)")
-    _add_model_options(parser)
-    parser.set_defaults(run=_voices)
+    _add_model_name(parser)
+    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    imitation = parser.add_argument_group("a preset from a recording")
+    imitation.add_argument("--imitate", metavar="FILE", help="recording of the voice")
+    imitation.add_argument("--output", "-o", metavar="FILE", help="preset to write (.safetensors)")
+    _add_weight_options(imitation)
+    parser.set_defaults(run=_voices, model=None)
 
 
 def _add_prompts(commands: Any) -> None:
@@ -222,12 +257,13 @@ def _add_prompts(commands: Any) -> None:
     parser.set_defaults(run=_prompts)
 
 
-def _voices(options: argparse.Namespace, load: LoadFunction) -> int:
+def _voices(options: argparse.Namespace, load: LoadFunction, interrupts: Interrupts) -> int:
     if (options.imitate is None) != (options.output is None):
         raise UsageError("--imitate and --output go together")
     if options.imitate is None:
-        for name, description in VOICES.items():
-            print(f"{name}  {description}")
+        names = list(VOICES) if options.model is None else _voices_of(options.model, options.revision)
+        for name in names:
+            print(f"{name}  {VOICES.get(name, 'a preset of this model')}")
         return 0
     from pathlib import Path
 
@@ -238,17 +274,25 @@ def _voices(options: argparse.Namespace, load: LoadFunction) -> int:
     target = Path(options.output)
     if target.suffix != ".safetensors":
         raise UsageError(f"a preset is a .safetensors file, not {target.name!r}")
-    with_recording = AudioSource(options.imitate)
-    with_recording.close()
+    check_input(lambda: AudioSource(options.imitate).close())
     check_context(options.context)
-    announce(f"loading {options.model} ...")
-    model = load(options.model, **model_options(options))
+    name = options.model or DEFAULT_MODEL
+    announce(f"loading {name} ...")
+    model = load(name, **model_options(options))
     model.make_preset(options.imitate, target.stem).save(target)
     print(target)
     return 0
 
 
-def _prompts(options: argparse.Namespace, load: LoadFunction) -> int:
+def _voices_of(model: str, revision: str | None) -> list[str]:
+    from personaplex import hub
+    from personaplex.cache_dir import cache_dir
+    from personaplex.voices import VoiceLibrary
+
+    return VoiceLibrary(hub.resolve(model, revision, download=False).directory, cache_dir()).names()
+
+
+def _prompts(options: argparse.Namespace, load: LoadFunction, interrupts: Interrupts) -> int:
     for name, text in PROMPTS.items():
         print(f"{name}\n    {text}")
     return 0
@@ -260,7 +304,15 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
         "device engine dtype bits temporal_bits depformer_bits head_bits embedding_bits group_size depformer_steps "
         "context compile revision prompt_cache"
     )
-    return {name: getattr(options, name) for name in names.split()}
+    return {name: getattr(options, name) for name in names.split() if hasattr(options, name)}
+
+
+def check_input(check: Callable[[], object]) -> None:
+    """Runs a check of an input file; what the operating system refuses is usage too."""
+    try:
+        check()
+    except OSError as error:
+        raise UsageError(_one_line(error)) from None
 
 
 def _complain(message: str) -> None:

@@ -1,5 +1,7 @@
 """The loop of one answer: the user's frames, then encoded silence until the agent has fallen silent."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -162,6 +164,7 @@ class Generation:
             "stop_reason": self.stop_reason,
             "durations": {"input": round(self._source.duration, 3), "output": round(seconds, 3)},
             "sample_rate": SAMPLE_RATE,
+            "peak_memory_bytes": _peak_memory(),
             "elapsed": round(elapsed, 3),
             "prompt_elapsed": round(self._session.prompt_seconds, 3),
             # Below 1 is faster than real time.
@@ -174,6 +177,12 @@ class Generation:
                 "text": sum(t not in self._tokenizer.silent_ids for t in text_row),
             },
         }
+
+
+def _peak_memory() -> int:
+    """Bytes of main memory that the process has occupied at the most, memory-mapped files included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def _join(frames: list[NDArray[np.float32]]) -> NDArray[np.float32]:

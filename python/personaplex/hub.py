@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from personaplex.errors import HubError
+from personaplex.hints import did_you_mean
 
 DEFAULT_MODEL = "aufklarer/PersonaPlex-7B-MLX-4bit"  # tagged CC-BY-NC-4.0
 
@@ -48,14 +49,19 @@ class ModelSource:
         return self.name if self.directory is None else str(self.directory)
 
 
-def resolve(source: str | os.PathLike[str], revision: str | None = None) -> ModelSource:
+def resolve(source: str | os.PathLike[str], revision: str | None = None, download: bool = True) -> ModelSource:
     """A directory, "random:7b", "random:tiny", or "owner/name[@revision]" -> a ModelSource, downloading if needed.
 
+    Without `download`, a model of the hub has to be in the cache.
+
     Raises:
+        TypeError: neither a string nor a path.
         HubError: nothing of that name, no access, no network, or a download that did not finish.
         ValueError: a revision for something that is not on the hub, or two revisions.
     """
-    text = os.fspath(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"[load] expected the name or directory of a model, got {type(source).__name__}.")
+    text = str(os.fspath(source))
     if text.startswith("random:"):
         if text not in _RANDOM:
             raise HubError(f"[load] {text!r} is no random model; choose {' or '.join(_RANDOM)}.")
@@ -69,11 +75,11 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Mode
     if isinstance(source, os.PathLike) or _looks_like_path(text) or not _HUB_ID.fullmatch(repo):
         raise HubError(
             f"[load] {text!r} is neither a directory nor a model id; expected a directory, random:tiny, random:7b, or "
-            f"owner/name such as {DEFAULT_MODEL}."
+            f"owner/name such as {DEFAULT_MODEL}{_hint(text)}."
         )
     if pinned and revision and pinned != revision:
         raise ValueError(f"[load] two revisions: {pinned!r} in the name and revision={revision!r}.")
-    return _download(repo, pinned or revision)
+    return _download(repo, pinned or revision, download)
 
 
 def _local(name: str, directory: Path | None, revision: str | None) -> ModelSource:
@@ -86,16 +92,29 @@ def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or text.count("/") != 1 or "\\" in text
 
 
-def _download(repo: str, revision: str | None) -> ModelSource:
+def _hint(text: str) -> str:
+    return did_you_mean(text, (*_RANDOM, *KNOWN_MODELS))
+
+
+def _download(repo: str, revision: str | None, download: bool) -> ModelSource:
     import huggingface_hub
+    from huggingface_hub import errors
 
     try:
         folder = Path(
             huggingface_hub.snapshot_download(
-                repo, revision=revision, allow_patterns=ALLOW_PATTERNS, library_name="personaplex"
+                repo,
+                revision=revision,
+                allow_patterns=ALLOW_PATTERNS,
+                library_name="personaplex",
+                local_files_only=not download,
             )
         )
     except Exception as error:
+        if not download and isinstance(error, errors.LocalEntryNotFoundError):
+            raise HubError(
+                f"[load] {repo} is not in the cache{_hint(repo)}; `hf download {repo}` fetches it."
+            ) from None
         raise HubError(_explain(error, repo, revision)) from error
     # An offline cache may hold a snapshot of which only the small files arrived.
     if not any(folder.glob("*.safetensors")):
@@ -117,8 +136,8 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
         return f"[load] {repo} is gated: accept its licence at {page}, then `hf auth login`, then run this again."
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"[load] there is no model {repo} on the hub, or your account may not see it; check the name at {page}, "
-            "and `hf auth login` if it is private."
+            f"[load] there is no model {repo} on the hub, or your account may not see it; check the name at {page}"
+            f"{_hint(repo)}, and `hf auth login` if it is private."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"[load] {repo} has no revision {revision!r}; see {page}/commits/main."
@@ -141,6 +160,11 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
         return (
             f"[load] the disk of {constants.HF_HUB_CACHE!r} is full; free space or set HF_HOME to another disk, then "
             "run this again (files that have arrived are kept)."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"[load] the cache {str(error.filename or constants.HF_HUB_CACHE)!r} cannot be used: {error.strerror}; "
+            "give yourself permission, or set HF_HOME to a folder that you may write to."
         )
     if isinstance(error, errors.HFValidationError):
         return f"[load] {repo!r} is no valid model id ({error}); expected owner/name such as {DEFAULT_MODEL}."

@@ -21,7 +21,7 @@ from personaplex.response import Response
 from personaplex.session import Session
 from personaplex.text import Tokenizer, check_vocabulary
 from personaplex.version import __version__
-from personaplex.voices import Voice, VoiceLibrary, VoiceLike, imitate
+from personaplex.voices import Voice, VoiceLibrary, VoiceLike, imitate, larger_context
 
 MAX_SEED = 2**63 - 1
 
@@ -40,6 +40,7 @@ class Model:
         tokenizer: its SentencePiece model.
         prompt_cache: "auto", "memory", "disk" or "off".
         cache_dir: for snapshots and unpacked voices; None for the default place.
+        load_seconds: how long loading took, without downloading.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Model:
         *,
         prompt_cache: str = "auto",
         cache_dir: Path | None = None,
+        load_seconds: float = 0.0,
     ) -> None:
         self._core = core
+        self._load_seconds = load_seconds
         self._source = source
         self._tokenizer = tokenizer
         self._cache_dir = default_cache_dir(cache_dir)
@@ -173,6 +176,7 @@ class Model:
                 "text_top_k": int(text_top_k),
             },
             "max_steps": steps,
+            "load_seconds": round(self._load_seconds, 3),
             "model": self._describe(),
             "versions": {
                 "personaplex": __version__,
@@ -248,7 +252,8 @@ class Model:
         context = int(self._core.config["context"])
         if len(tokens) >= context:
             raise ValueError(
-                f"[system_prompt] the prompt has {len(tokens)} tokens, the model's context {context}; shorten it."
+                f"[system_prompt] the prompt has {len(tokens)} tokens, the model's context {context}; shorten it"
+                f"{larger_context(context)}."
             )
         return tokens
 

@@ -1,6 +1,6 @@
 """What an answer is: audio, transcript, words with times, tokens, and how it was made."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from personaplex.audio import Audio
 from personaplex.text import Word
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Response:
     """The agent's answer to a recording.
 
@@ -31,13 +31,17 @@ class Response:
     transcript: str
     words: list[Word]
     tokens: NDArray[np.int32]
-    metadata: dict[str, Any] = field(repr=False)
-    user: Audio = field(repr=False)
+    metadata: dict[str, Any]
+    user: Audio
 
     @property
     def stereo(self) -> Audio:
         """User left, agent right."""
         return Audio(np.stack([self.user.samples, self.audio.samples], axis=1), self.audio.sample_rate)
+
+    def __repr__(self) -> str:
+        text = self.transcript if len(self.transcript) <= 60 else f"{self.transcript[:57]}..."
+        return f"Response({self.audio.duration:.2f} s, {len(self.words)} words, {text!r})"
 
     def _repr_html_(self) -> str:
         import html

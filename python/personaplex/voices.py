@@ -15,6 +15,7 @@ from personaplex import _core, loudness, pt
 from personaplex.archive import unpack_voices
 from personaplex.audio import FRAME_SECONDS, SAMPLE_RATE, AudioLike, AudioSource, split_frames
 from personaplex.errors import WeightsError
+from personaplex.hints import did_you_mean
 
 # NAT: recorded to sound natural; VAR: more varied. F and M: female and male.
 VOICES: dict[str, str] = {
@@ -24,8 +25,9 @@ VOICES: dict[str, str] = {
     **{f"VARM{i}": "varied, male" for i in range(5)},
 }
 
-_PRESET_SUFFIXES = (".safetensors", ".pt")
+PRESET_SUFFIXES = (".safetensors", ".pt")
 _RANDOM_FRAMES = 25
+DEFAULT_CONTEXT = 3000  # positions, 4 min
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class VoiceLibrary:
         packed = self._directory / "voices.tgz"
         if not folder.is_dir() and packed.is_file():
             folder = unpack_voices(packed, self._cache)
-        found = {p.stem: p for suffix in reversed(_PRESET_SUFFIXES) for p in sorted(folder.glob(f"*{suffix}"))}
+        found = {p.stem: p for suffix in reversed(PRESET_SUFFIXES) for p in sorted(folder.glob(f"*{suffix}"))}
         return {name: path for name, path in found.items() if not name.startswith(".")}
 
     def names(self) -> list[str]:
@@ -114,7 +116,7 @@ class VoiceLibrary:
         return [name for name in VOICES if name in available] + sorted(available - set(VOICES))
 
     def resolve(self, voice: VoiceLike, model: Encoder) -> Voice:
-        """A name, a preset file, a recording (path, file object, `(array, rate)`, `Audio`), a `Voice`, or "none".
+        """A name in any case, a preset file, a recording (path, file, `(array, rate)`, `Audio`), a `Voice`, "none".
 
         Raises:
             ValueError: neither a voice nor a file, or a recording that cannot be used.
@@ -129,19 +131,22 @@ class VoiceLibrary:
             return Voice("none")
         path = Path(text).expanduser()
         if path.is_file():
-            return load_preset(path, model.config) if path.suffix in _PRESET_SUFFIXES else imitate(path, model)
-        name = path.stem if path.suffix in _PRESET_SUFFIXES and path.name == text else text
-        if self._directory is None and name in VOICES:
+            return load_preset(path, model.config) if path.suffix in PRESET_SUFFIXES else imitate(path, model)
+        asked = path.stem if path.suffix in PRESET_SUFFIXES and path.name == text else text
+        known = self.names()
+        name = asked if asked in known else next((each for each in known if each.lower() == asked.lower()), None)
+        if name is None:
+            raise self._unknown(text, asked, known)
+        if self._directory is None:
             return random_voice(name, model.config)
-        if name in (files := self.files()):
-            return load_preset(files[name], model.config)
-        raise self._unknown(text, name)
+        return load_preset(self.files()[name], model.config)
 
-    def _unknown(self, text: str, name: str) -> Exception:
-        known = ", ".join(self.names()) or "none"
-        if name in VOICES:
-            return WeightsError(f"[voice] {str(self._directory)!r} has no voice {name}; it has: {known}.")
-        return ValueError(f"[voice] {text!r} is neither a voice nor a file; voices of this model: {known}.")
+    def _unknown(self, text: str, name: str, names: list[str]) -> Exception:
+        known = ", ".join(names) or "none"
+        if name.upper() in VOICES:
+            return WeightsError(f"[voice] {str(self._directory)!r} has no voice {name.upper()}; it has: {known}.")
+        hint = did_you_mean(name, names)
+        return ValueError(f"[voice] {text!r} is neither a voice nor a file{hint}; voices of this model: {known}.")
 
 
 def load_preset(path: Path, config: Mapping[str, Any]) -> Voice:
@@ -164,7 +169,10 @@ def load_preset(path: Path, config: Mapping[str, Any]) -> Voice:
         shape = list(np.shape(tensors["embeddings"]))
         raise WeightsError(f"{where}: expected embeddings [V, 1, 1, {dim}], found {shape}; another model's voice?")
     if len(embeddings) > (context := int(config["context"])):
-        raise WeightsError(f"{where}: its {len(embeddings)} frames do not fit the model's context of {context}.")
+        raise WeightsError(
+            f"{where}: its {len(embeddings)} frames do not fit the model's context of {context}; "
+            f"choose a shorter voice{larger_context(context)}."
+        )
     if cache is None or cache.shape != (rows, ring):
         raise WeightsError(f"{where}: expected cache [1, {rows}, {ring}], found {list(np.shape(tensors['cache']))}.")
     if not np.isfinite(embeddings).all():
@@ -188,7 +196,7 @@ def imitate(recording: AudioLike, model: Encoder) -> Voice:
         source.close()
         raise ValueError(
             f"[voice] the recording to imitate has {source.duration:.0f} s; a few seconds are enough, "
-            f"{longest * FRAME_SECONDS:.0f} s the most."
+            f"{longest * FRAME_SECONDS:.0f} s the most; shorten it{larger_context(longest)}."
         )
     pcm = loudness.normalize(source.read(), SAMPLE_RATE)
     codes = model.encode(split_frames(pcm).reshape(-1))
@@ -202,6 +210,11 @@ def random_voice(name: str, config: Mapping[str, Any]) -> Voice:
     noise = hashlib.shake_256(f"voice {name}".encode()).digest(4 * books * _RANDOM_FRAMES)
     codes = np.frombuffer(noise, "<u4").astype(np.int64) % card
     return Voice(name, codes=codes.reshape(books, _RANDOM_FRAMES).astype(np.int32))
+
+
+def larger_context(context: int) -> str:
+    """The other way out of a prompt that is too long, where the context has been made smaller than usual."""
+    return ", or load the model with a larger context (--context)" if context < DEFAULT_CONTEXT else ""
 
 
 def _matrix(array: NDArray[Any], keep: int) -> NDArray[Any] | None:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from personaplex.audio import SAMPLE_RATE
+from personaplex.audio import SAMPLE_RATE, to_int16
 
 _UNKNOWN = 0xFFFFFFFF  # a WAV length that players read as "until the stream ends"
 _HEADER_BYTES = 44
@@ -28,7 +28,7 @@ def wav_header(data_bytes: int | None, channels: int = 1, sample_rate: int = SAM
 
 def to_pcm16(samples: NDArray[np.float32]) -> bytes:
     """Samples [n] or [n, channels] as little-endian 16-bit PCM, clipped at full scale."""
-    return bytes((np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes())
+    return bytes(to_int16(samples).astype("<i2").tobytes())
 
 
 class WavStream:

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Real models need gigabytes; what the text says about them is tried on random:tiny.
 PRELUDE = """
 import personaplex.api
-personaplex.api._default = personaplex.load("random:tiny")
+personaplex.api._kept[personaplex.hub.DEFAULT_MODEL] = personaplex.load("random:tiny")
 """
 
 

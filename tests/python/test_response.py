@@ -299,12 +299,12 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(tmp_path, monkeypatch):
 def test_the_default_model_is_loaded_once(monkeypatch):
     loads = []
 
-    def load():
+    def load(name):
         loads.append(make_model())
         return loads[-1]
 
     monkeypatch.setattr(api, "load", load)
-    monkeypatch.setattr(api, "_default", None)
+    monkeypatch.setattr(api, "_kept", {})
     for _ in range(2):
         assert len(personaplex.respond(user(1), max_steps=0).tokens) == 1
     assert len(loads) == 1
