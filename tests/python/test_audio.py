@@ -83,11 +83,11 @@ def test_one_sample_is_one_frame(rate):
 def test_the_first_bad_sample_is_named(tmp_path, bad, channels):
     samples = np.zeros((100000, channels), np.float32)
     samples[70001:, channels - 1] = bad
-    with pytest.raises(ValueError, match="sample 70001 is"):
+    with pytest.raises(ValueError, match=r"sample 70001( of .*)? is"):
         AudioSource(samples, 48000)
     path = tmp_path / "bad.wav"
     soundfile.write(path, samples, 48000, subtype="FLOAT")
-    with pytest.raises(ValueError, match="sample 70001 is"):
+    with pytest.raises(ValueError, match=r"sample 70001( of .*)? is"):
         AudioSource(path)
 
 

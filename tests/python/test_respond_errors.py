@@ -87,13 +87,16 @@ def stream_kept(tmp_path):
         generation.response()
 
 
-def disk_full(tmp_path):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def hub_refused(error):
+    def case(tmp_path):
+        def refuse(*_, **__):
+            raise error
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(huggingface_hub, "snapshot_download", full)
-        hub.resolve("owner/name")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(huggingface_hub, "snapshot_download", refuse)
+            hub.resolve("owner/name")
+
+    return case
 
 
 def import_mlx(tmp_path):
@@ -197,6 +200,8 @@ CASES = {
     "load-range": lambda _: personaplex.load("random:tiny", bits=3),
     "load-revision": lambda _: personaplex.load("random:tiny", revision="main"),
     "load-name": lambda _: personaplex.load("nowhere"),
+    "load-type": lambda _: personaplex.load(5),
+    "respond-model": lambda _: personaplex.respond((FRAME, 24000), model=5),
     "load-file": with_file(b"", ".safetensors", personaplex.load),
     "hub-gated": hub_case(gated=True),
     "hub-missing": hub_case(hidden=True),
@@ -204,7 +209,8 @@ CASES = {
     "hub-offline": hub_case(offline=True),
     "hub-network": hub_case(endpoint=UNREACHABLE),
     "hub-partial": hub_case(broken_after=1000),
-    "hub-disk": disk_full,
+    "hub-permission": hub_refused(PermissionError(errno.EACCES, "Permission denied", "/locked/hub")),
+    "hub-disk": hub_refused(OSError(errno.ENOSPC, "No space left on device")),
     "import-mlx": import_mlx,
     "device-absent": device_absent,
     "device-unloaded": device_unloaded,
