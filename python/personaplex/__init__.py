@@ -1,8 +1,11 @@
 """PersonaPlex: full-duplex speech to speech. `personaplex.respond("question.wav").audio.write("answer.wav")`."""
 
-from personaplex import _guard, interrupts
+from personaplex import interrupts
 
 interrupts.quiet_while_importing()
+
+from personaplex import _guard  # noqa: E402
+
 _guard.check()  # before the extension: a clear error instead of a crash
 
 from personaplex.api import load, respond  # noqa: E402

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
 from types import FrameType
@@ -44,6 +43,8 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is not threading.main_thread():
             return self
+        import socket  # not before the import is quiet
+
         taken = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
         self._before = {each: signal.signal(each, self._interrupt) for each in taken}
         self._reader, self._writer = socket.socketpair()

@@ -26,7 +26,7 @@ from personaplex.model import check_max_steps, check_seed, make_sampling
 from personaplex.progress import announce, progress_bar
 from personaplex.response import Response
 from personaplex.voices import PRESET_SUFFIXES, VOICES
-from personaplex.wav_stream import WavStream
+from personaplex.wav_stream import WavStream, write_all
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _write(response: Response, job: _Job, options: argparse.Namespace) -> None:
         Path(job.output).parent.mkdir(parents=True, exist_ok=True)
         audio.write(job.output)
     elif job.output == "-" and job.kind == "wav":
-        sys.stdout.buffer.write(audio.wav_bytes())  # all is known, so the header has true lengths
+        write_all(sys.stdout.buffer, audio.wav_bytes())  # all is known, so the header has true lengths
         sys.stdout.buffer.flush()
     else:
         with _sink(job, options) as sink:

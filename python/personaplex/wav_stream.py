@@ -31,6 +31,13 @@ def to_pcm16(samples: NDArray[np.float32]) -> bytes:
     return bytes(to_int16(samples).astype("<i2").tobytes())
 
 
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Writes everything: standard output under PYTHONUNBUFFERED is a raw file, which may take only a part."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 class WavStream:
     """A sink for frames. A path always holds a valid file; a pipe gets a header of unknown length, or none.
 
@@ -49,7 +56,7 @@ class WavStream:
         self._file = _open(target)
         self._patched = self._owned and kind == "wav"
         if kind == "wav":
-            self._file.write(wav_header(0 if self._owned else None, channels))
+            write_all(self._file, wav_header(0 if self._owned else None, channels))
             self._file.flush()
 
     def write(self, samples: NDArray[np.float32]) -> None:
@@ -57,7 +64,7 @@ class WavStream:
         if (samples.shape[1] if samples.ndim == 2 else 1) != self._channels:
             raise ValueError(f"[WavStream.write] expected {self._channels} channels, got shape {list(samples.shape)}.")
         data = to_pcm16(samples)
-        self._file.write(data)
+        write_all(self._file, data)
         self._bytes += len(data)
         if self._patched:
             self._file.seek(0)

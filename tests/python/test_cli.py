@@ -318,10 +318,14 @@ def test_json_is_alone_on_standard_output():
     assert run.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [("--stream", "--output", "-"), ("--output", "-")])
-def test_a_reader_that_leaves_is_no_drama(arguments):
-    arguments, environment = command("--input", "question.wav", *arguments, FAKE_STEP_SECONDS="0.02")
+def test_a_reader_that_leaves_is_no_drama(arguments, unbuffered):
+    arguments, environment = command(
+        *("--input", "question.wav", *arguments), FAKE_STEP_SECONDS="0.02", PYTHONUNBUFFERED=unbuffered
+    )
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(10).startswith(b"RIFF")
         process.stdout.close()
         err = process.stderr.read()
         assert process.wait(timeout=60) == 1
