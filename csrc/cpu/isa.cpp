@@ -1,0 +1,67 @@
+// csrc/cpu/isa.cpp: asks the processor.
+#include "cpu/isa.h"
+
+#include <cstdlib>
+
+#include "core/error.h"
+
+namespace personaplex::cpu {
+
+namespace {
+
+constexpr Isa kAll[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512Bf16};
+
+}  // namespace
+
+const char* name_of(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
+  }
+  return "unknown";
+}
+
+bool supported(Isa isa) {
+#if defined(__x86_64__)
+  // The builtins also ask the system whether it saves the wide registers.
+  switch (isa) {
+    case Isa::kPortable:
+      return true;
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+    case Isa::kAvx512Bf16:
+      return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+             __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+             __builtin_cpu_supports("avx512bf16") != 0;
+  }
+  return false;
+#else
+  return isa == Isa::kPortable;
+#endif
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> out;
+  for (const Isa isa : kAll) {
+    if (supported(isa)) out.push_back(isa);
+  }
+  return out;
+}
+
+Isa chosen_isa() {
+  const std::vector<Isa> have = supported_isas();
+  const char* asked = std::getenv("PERSONAPLEX_CPU");
+  if (asked == nullptr || *asked == '\0') return have.back();
+  std::string list;
+  for (const Isa isa : have) {
+    if (name_of(isa) == std::string(asked)) return isa;
+    list += (list.empty() ? "" : ", ") + std::string(name_of(isa));
+  }
+  throw DeviceError("[PERSONAPLEX_CPU] expected one of " + list + " on this machine, got '" + asked + "'.");
+}
+
+}  // namespace personaplex::cpu

@@ -1,0 +1,27 @@
+// csrc/cpu/matmul.cpp: from an instruction set to its kernels.
+#include "cpu/matmul.h"
+
+#include <stdexcept>
+#include <string>
+
+namespace personaplex::cpu {
+
+bool supports(const Matrix& w) {
+  if (!w.quantized()) return w.weight.dtype == DType::kBF16;
+  const bool scales =
+      w.scales.dtype == w.biases.dtype && (w.scales.dtype == DType::kBF16 || w.scales.dtype == DType::kF16);
+  return scales && (w.bits == 4 || w.bits == 8) && (w.group_size == 32 || w.group_size == 64) &&
+         w.k % w.group_size == 0;
+}
+
+const MatmulKernels& matmul_kernels(Isa isa) {
+  const MatmulKernels* kernels = isa == Isa::kAvx512Bf16 ? avx512bf16_matmul()
+                                 : isa == Isa::kAvx2     ? avx2_matmul()
+                                                         : &portable_matmul();
+  if (kernels == nullptr || !supported(isa)) {
+    throw std::invalid_argument(std::string("[matmul_kernels] this machine has no ") + name_of(isa) + ".");
+  }
+  return *kernels;
+}
+
+}  // namespace personaplex::cpu

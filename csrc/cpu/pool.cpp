@@ -1,0 +1,159 @@
+// csrc/cpu/pool.cpp: tickets, spinning with yields, and sleep.
+#include "cpu/pool.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace personaplex::cpu {
+
+namespace {
+
+// Spins before a worker goes to sleep: about a millisecond, longer than any gap inside a step.
+constexpr int kSpins = 20000;
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+#if defined(__linux__)
+/// CPUs that a cgroup v2 quota amounts to, rounded up; a large number without one.
+int quota() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string limit;
+  double period = 0;
+  if (!(file >> limit >> period) || limit == "max" || period <= 0) return 1 << 20;
+  char* end = nullptr;
+  const double microseconds = std::strtod(limit.c_str(), &end);
+  if (end == limit.c_str() || microseconds <= 0) return 1 << 20;
+  return std::max(1, static_cast<int>((microseconds + period - 1) / period));
+}
+#endif
+
+/// Denormals are flushed while a step runs: they cost a hundred cycles each and carry nothing.
+unsigned flush_denormals() {
+#if defined(__x86_64__)
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040U);
+  return before;
+#else
+  return 0;
+#endif
+}
+
+void restore_denormals([[maybe_unused]] unsigned before) {
+#if defined(__x86_64__)
+  _mm_setcsr(before);
+#endif
+}
+
+}  // namespace
+
+int usable_cores() {
+#if defined(__linux__)
+  cpu_set_t set;
+  int cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
+  return std::max(1, std::min(cores, quota()));
+#else
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#endif
+}
+
+Pool::Pool(int threads) {
+  const int count = threads > 0 ? threads : usable_cores();
+  for (int i = 1; i < count; ++i) workers_.emplace_back([this] { loop(); });
+}
+
+Pool::~Pool() {
+  stop_ = true;
+  chunks_ = 0;
+  ticket_.store(std::uint64_t{++epoch_} << 32);
+  ticket_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+void Pool::work(std::uint32_t epoch) {
+  for (;;) {
+    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    const std::uint32_t chunks = chunks_.load(std::memory_order_relaxed);
+    const auto chunk = static_cast<std::uint32_t>(ticket);
+    if (static_cast<std::uint32_t>(ticket >> 32) != epoch || chunk >= chunks) return;
+    // Taking a chunk proves that this epoch is open: run() cannot return, nor its context die, before done_ counts it.
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
+    function_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), static_cast<int>(chunk));
+    done_.fetch_add(1, std::memory_order_release);
+  }
+}
+
+void Pool::loop() {
+  flush_denormals();
+  std::uint32_t epoch = 0;
+  for (;;) {
+    std::uint64_t ticket = 0;
+    for (int spins = 0;
+         static_cast<std::uint32_t>((ticket = ticket_.load(std::memory_order_acquire)) >> 32) == epoch;) {
+      if (++spins < kSpins) {
+        pause_briefly();
+        if (spins % 1024 == 0) std::this_thread::yield();
+      } else {
+        sleeping_.fetch_add(1);
+        ticket_.wait(ticket);
+        sleeping_.fetch_sub(1);
+      }
+    }
+    epoch = static_cast<std::uint32_t>(ticket >> 32);
+    if (stop_) return;
+    work(epoch);
+  }
+}
+
+void Pool::run_chunks(int chunks, Function function, void* context) {
+  if (workers_.empty() || chunks <= 1) {
+    for (int i = 0; i < chunks; ++i) function(context, i);
+    return;
+  }
+  function_.store(function, std::memory_order_relaxed);
+  context_.store(context, std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  chunks_.store(static_cast<std::uint32_t>(chunks), std::memory_order_relaxed);
+  ticket_.store(std::uint64_t{++epoch_} << 32);
+  if (sleeping_.load() > 0) ticket_.notify_all();
+  work(epoch_);
+  for (int spins = 1; done_.load(std::memory_order_acquire) < chunks; ++spins) {
+    pause_briefly();
+    if (spins % 256 == 0) std::this_thread::yield();
+  }
+}
+
+Pool::Step::Step(Pool& pool) : pool_(pool) {
+  {
+    std::unique_lock lock(pool_.turn_mutex_);
+    const std::uint64_t mine = pool_.next_turn_++;
+    pool_.turn_changed_.wait(lock, [&] { return pool_.turn_ == mine; });
+  }
+  flush_state_ = flush_denormals();
+}
+
+Pool::Step::~Step() {
+  restore_denormals(flush_state_);
+  {
+    const std::lock_guard lock(pool_.turn_mutex_);
+    ++pool_.turn_;
+  }
+  pool_.turn_changed_.notify_all();
+}
+
+}  // namespace personaplex::cpu
