@@ -38,6 +38,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.note = "stopping"
         self.received = 0
+        self._told = threading.Event()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -66,14 +67,14 @@ class Interrupts:
         self._reader.close()
 
     def _watch(self, signals: frozenset[int]) -> None:
-        told = False
         while numbers := self._reader.recv(16):
             for number in numbers:
-                if number in signals and not told:
-                    told = True
+                if number in signals and not self._told.is_set():
                     start = "\n" if sys.stderr.isatty() else ""  # after the ^C that the terminal shows
                     print(f"{start}personaplex: {self.note}", file=sys.stderr, flush=True)
+                    self._told.set()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
+        self._told.wait(1.0)  # so that the line comes before all others
         raise KeyboardInterrupt

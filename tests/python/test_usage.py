@@ -2,11 +2,8 @@
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fakes
@@ -206,29 +203,3 @@ def test_ctrl_c_while_importing_is_quiet():
     assert (done.returncode, done.stderr) == (130, b"")
     program = "import signal, personaplex; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", program], check=True)  # a library leaves signals alone
-
-
-def test_a_signal_is_answered_during_a_long_step():
-    """The line does not wait for the native call to return."""
-    arguments, environment = command("--input", "question.wav", FAKE_STEP_SECONDS="0.5")
-    program = f"""
-import hashlib, sys; sys.path.insert(0, {os.path.dirname(fakes.__file__)!r})
-import fakes
-def deaf(seconds):
-    if seconds: print("step", file=sys.stderr, flush=True); hashlib.pbkdf2_hmac("sha256", b"", b"", 5_000_000)
-fakes.time.sleep = deaf
-sys.exit(fakes.run_command(["respond", "--input", "question.wav"]))
-"""
-    arguments = [sys.executable, "-c", program]
-    with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while "step" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        while "keeping" not in (line := process.stderr.readline()):
-            assert line
-        told = time.monotonic() - started
-        process.communicate(timeout=60)
-        ended = time.monotonic() - started
-    assert process.returncode == 130
-    assert told + 0.5 < ended
