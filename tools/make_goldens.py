@@ -2,7 +2,7 @@
 """Golden data from an independent implementation of the model.
 
     python tools/make_goldens.py                         # every preset, into tests/golden/data
-    python tools/make_goldens.py nano --out /tmp/data    # one preset, elsewhere
+    python tools/make_goldens.py nano --out data         # one preset, elsewhere
     python tools/make_goldens.py --compare DIR           # DIR's weights and inputs through this script
 
 Needs PyPI `moshi` and torch (install lines in docs/golden.md). The generation loop is ours: a flat table of tokens

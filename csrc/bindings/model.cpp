@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <functional>
 #include <map>
 #include <optional>
@@ -46,7 +45,16 @@ Frames to_columns(const char* where, const char* what, const AnyArray& a, int ro
 }
 
 // Whole frames of finite samples.
-std::vector<float> to_frames(const char* where, const Model& model, const AnyArray& pcm) {
+struct Pcm {
+  std::vector<float> samples;
+  std::size_t frame_samples;
+  std::size_t frames() const { return samples.size() / frame_samples; }
+  std::span<const float> frame(std::size_t t) const {
+    return std::span(samples).subspan(t * frame_samples, frame_samples);
+  }
+};
+
+Pcm to_pcm(const char* where, const Model& model, const AnyArray& pcm) {
   check_rank(where, "pcm", pcm, 1, "[n * 1920]");
   const auto frame = static_cast<std::size_t>(model.config().mimi.frame_samples());
   if (pcm.shape(0) == 0 || pcm.shape(0) % frame != 0) {
@@ -54,12 +62,8 @@ std::vector<float> to_frames(const char* where, const Model& model, const AnyArr
                             std::to_string(pcm.shape(0)) + ".");
   }
   std::vector<float> samples = to_floats(where, "pcm", pcm);
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    if (!std::isfinite(samples[i])) {
-      bad_argument(where, "expected finite samples, got NaN or infinity at sample " + std::to_string(i) + ".");
-    }
-  }
-  return samples;
+  check_finite(where, samples);
+  return {std::move(samples), frame};
 }
 
 // Calls `one` for each of `count` frames of a fresh state, on the model's thread. Ctrl-C ends it after the frame in
@@ -77,13 +81,12 @@ void for_each_frame(Model& model, std::size_t count, const std::function<void(En
 
 nb::object encode(Model& model, const AnyArray& pcm) {
   model.check("Model.encode");
-  const auto samples = to_frames("Model.encode", model, pcm);
-  const auto frame = static_cast<std::size_t>(model.config().mimi.frame_samples());
-  const std::size_t count = samples.size() / frame;
+  const Pcm heard = to_pcm("Model.encode", model, pcm);
+  const std::size_t count = heard.frames();
   const auto codebooks = static_cast<std::size_t>(model.config().codebooks());
   std::vector<std::int32_t> codes(codebooks * count);
   for_each_frame(model, count, [&](EngineState& state, std::size_t t) {
-    const auto column = model.engine().encode(state, std::span(samples).subspan(t * frame, frame));
+    const auto column = model.engine().encode(state, heard.frame(t));
     for (std::size_t k = 0; k < codebooks; ++k) codes[k * count + t] = column[k];
   });
   return to_numpy(codes, {codebooks, count});
@@ -160,9 +163,8 @@ nb::object stage_to_numpy(const std::vector<TensorView>& frames) {
 
 nb::dict probe_mimi(Model& model, const AnyArray& pcm) {
   model.check("Model.probe_mimi");
-  const auto samples = to_frames("Model.probe_mimi", model, pcm);
-  const auto frame = static_cast<std::size_t>(model.config().mimi.frame_samples());
-  const std::size_t count = samples.size() / frame;
+  const Pcm heard = to_pcm("Model.probe_mimi", model, pcm);
+  const std::size_t count = heard.frames();
   const auto codebooks = static_cast<std::size_t>(model.config().codebooks());
   std::map<std::string, std::vector<TensorView>> stages;
   std::vector<float> codes(codebooks * count);
@@ -170,7 +172,7 @@ nb::dict probe_mimi(Model& model, const AnyArray& pcm) {
   for_each_frame(model, count, [&](EngineState& state, std::size_t t) {
     Engine& engine = model.engine();
     Probe probe;
-    const auto column = engine.encode(state, std::span(samples).subspan(t * frame, frame), &probe);
+    const auto column = engine.encode(state, heard.frame(t), &probe);
     for (std::size_t k = 0; k < codebooks; ++k) codes[k * count + t] = static_cast<float>(column[k]);
     const auto part = engine.decode(state, column, &probe);
     decoded.insert(decoded.end(), part.begin(), part.end());
@@ -186,7 +188,7 @@ nb::dict probe_mimi(Model& model, const AnyArray& pcm) {
 nb::dict probe_temporal(Model& model, const AnyArray& tokens, int chunk) {
   const char* where = "Model.probe_temporal";
   model.check(where);
-  if (chunk < 1 || chunk > 8) bad_argument(where, "expected chunk from 1 to 8, got " + std::to_string(chunk) + ".");
+  check_chunk(where, chunk);
   const Config& c = model.config();
   Frames columns = to_columns(where, "tokens", tokens, c.rows(), -1, std::max(c.text_card, c.card));
   for (const auto& column : columns) {
@@ -240,10 +242,6 @@ void register_model(nb::module_& m) {
              const std::string& dtype, int temporal_bits, int depformer_bits, int head_bits, int embedding_bits,
              int group_size, int depformer_steps, int context, bool compile, bool dequantize,
              std::uint64_t weights_seed) {
-            if (context > kMaxContext) {
-              bad_argument("load", "expected a context of at most " + std::to_string(kMaxContext) + " positions, got " +
-                                       std::to_string(context) + ".");
-            }
             ModelOptions options;
             options.source = source;
             options.device = device;

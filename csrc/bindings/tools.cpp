@@ -3,11 +3,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
-#include <bit>
 #include <map>
 #include <tuple>
 
 #include "bindings/bindings.h"
+#include "checkpoint/bf16.h"
 #include "checkpoint/safetensors.h"
 #include "core/philox.h"
 #include "graph/arrays.h"
@@ -17,18 +17,6 @@
 namespace personaplex::bindings {
 
 namespace {
-
-float half_to_float(std::uint16_t h) {
-  const std::uint32_t sign = (h & 0x8000U) << 16;
-  const std::uint32_t exponent = (h >> 10) & 0x1FU;
-  const std::uint32_t mantissa = h & 0x3FFU;
-  if (exponent == 0) {
-    const float value = static_cast<float>(mantissa) * 0x1p-24F;
-    return sign != 0 ? -value : value;
-  }
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000U | (mantissa << 13));
-  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
 
 template <typename T, typename To>
 std::vector<To> read_as(const TensorView& t) {
@@ -51,12 +39,12 @@ nb::object read_tensor(const TensorView& t) {
       return to_numpy(read_as<double, float>(t), shape);
     case DType::kBF16: {
       std::vector<float> out;
-      for (const auto bits : read_as<std::uint16_t, std::uint32_t>(t)) out.push_back(std::bit_cast<float>(bits << 16));
+      for (const auto bits : read_as<std::uint16_t, std::uint16_t>(t)) out.push_back(from_bf16_bits(bits));
       return to_numpy(out, shape);
     }
     case DType::kF16: {
       std::vector<float> out;
-      for (const auto bits : read_as<std::uint16_t, std::uint16_t>(t)) out.push_back(half_to_float(bits));
+      for (const auto bits : read_as<std::uint16_t, std::uint16_t>(t)) out.push_back(from_f16_bits(bits));
       return to_numpy(out, shape);
     }
     case DType::kBool:

@@ -11,7 +11,7 @@
 
 #include <cstring>
 
-#include "cpu/bfloat.h"
+#include "checkpoint/bf16.h"
 
 #define PERSONAPLEX_AVX2 __attribute__((target("avx2,fma,f16c")))
 
@@ -45,7 +45,7 @@ void pack(const Matrix& w, const float* x, int columns, std::byte* packed) {
   }
 }
 
-float widen(std::uint16_t x, bool half) { return half ? from_f16(x) : from_bf16(x); }
+float widen(std::uint16_t x, bool half) { return half ? from_f16_bits(x) : from_bf16_bits(x); }
 
 PERSONAPLEX_AVX2 inline float reduce(__m256 v) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -123,7 +123,7 @@ PERSONAPLEX_AVX2 void float_row(const Matrix& w, std::int64_t n, const float* x,
       b = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(high, 16)), _mm256_loadu_ps(xs + i + 8), b);
     }
     float tail = 0.0F;
-    for (; i < w.k; ++i) tail += from_bf16(weights[i]) * xs[i];
+    for (; i < w.k; ++i) tail += from_bf16_bits(weights[i]) * xs[i];
     y[t * stride + n] = reduce(_mm256_add_ps(a, b)) + tail;
   }
 }

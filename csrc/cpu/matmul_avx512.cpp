@@ -16,7 +16,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/bfloat.h"
+#include "checkpoint/bf16.h"
 
 #define PERSONAPLEX_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
 
@@ -46,11 +46,11 @@ void pack(const Matrix& w, const float* x, int columns, std::byte* packed) {
     auto* sums = reinterpret_cast<float*>(packed + blocks(w) * size * 2);
     const std::int64_t rows = w.bits == 4 ? 4 : w.bits == 8 ? 2 : 1;
     for (std::int64_t i = 0; i < w.k; ++i) {
-      const std::uint16_t rounded = to_bf16(x[i]);
+      const std::uint16_t rounded = to_bf16_bits(x[i]);
       const std::int64_t block = i / size;
       const std::int64_t at = i % size;
       out[block * size + (at % rows) * 32 + at / rows] = rounded;
-      if (w.quantized()) sums[i / w.group_size] += from_bf16(rounded);
+      if (w.quantized()) sums[i / w.group_size] += from_bf16_bits(rounded);
     }
   }
 }
@@ -71,7 +71,7 @@ struct alignas(64) Table {
 };
 constexpr Table make_table(int factor) {
   Table table{};
-  for (int i = 0; i < 32; ++i) table.entries[i] = to_bf16(static_cast<float>((i & 15) * factor));
+  for (int i = 0; i < 32; ++i) table.entries[i] = to_bf16_bits(static_cast<float>((i & 15) * factor));
   return table;
 }
 constexpr Table kLow = make_table(1);

@@ -4,7 +4,7 @@
 // packed: per column x [K] float32, then the sums of its groups [K / group] float32.
 #include <cstring>
 
-#include "cpu/bfloat.h"
+#include "checkpoint/bf16.h"
 #include "cpu/matmul.h"
 
 namespace personaplex::cpu {
@@ -47,8 +47,8 @@ float quantized_row(const Matrix& w, std::int64_t n, const float* x) {
         dot += static_cast<float>((word >> (kBits * j)) & kMask) * x[g * w.group_size + i + j];
       }
     }
-    const float scale = half ? from_f16(scales[g]) : from_bf16(scales[g]);
-    const float bias = half ? from_f16(biases[g]) : from_bf16(biases[g]);
+    const float scale = half ? from_f16_bits(scales[g]) : from_bf16_bits(scales[g]);
+    const float bias = half ? from_f16_bits(biases[g]) : from_bf16_bits(biases[g]);
     sum += scale * dot + bias * x[w.k + g];
   }
   return sum;
@@ -57,7 +57,7 @@ float quantized_row(const Matrix& w, std::int64_t n, const float* x) {
 float float_row(const Matrix& w, std::int64_t n, const float* x) {
   const auto* weights = reinterpret_cast<const std::uint16_t*>(w.weight.data) + n * w.k;
   float sum = 0.0F;
-  for (std::int64_t i = 0; i < w.k; ++i) sum += from_bf16(weights[i]) * x[i];
+  for (std::int64_t i = 0; i < w.k; ++i) sum += from_bf16_bits(weights[i]) * x[i];
   return sum;
 }
 

@@ -13,6 +13,12 @@
 
 namespace personaplex {
 
+/// Columns that go through the temporal transformer in one pass at most.
+inline constexpr int kMaxColumns = 8;
+
+/// Positions stay below this, also in a snapshot: 2700 years, and far from where sums of them would overflow.
+inline constexpr std::int64_t kMaxPosition = std::int64_t{1} << 40;
+
 /// How one stream's tokens are drawn. temperature 0 means greedy (argmax, ties to the lowest index).
 struct Sampling {
   float temperature = 0.8F;

@@ -24,12 +24,12 @@ constexpr std::size_t kWidenLimit = std::size_t{1} << 30;
 // Compiled frames that are kept: sessions with different sampling options take turns without compiling anew.
 constexpr std::size_t kCompiledFrames = 4;
 
-std::size_t widened_bytes(const Weights& weights) {
+bool widen_once(const Weights& weights) {
   std::size_t bytes = 0;
   for_each_matrix(weights, [&](Component, const Matrix& m) {
     if (!m.quantized()) bytes += static_cast<std::size_t>(m.n) * static_cast<std::size_t>(m.k) * sizeof(float);
   });
-  return bytes;
+  return bytes <= kWidenLimit;
 }
 
 // MLX's CPU backend compiles with this command, and quietly does not compile where it is missing.
@@ -60,6 +60,14 @@ void put(Probe* probe, const std::string& name, const array& a) {
   if (probe != nullptr) (*probe)[name] = to_host(op::astype(a, mx::float32));
 }
 
+// The output of one half of the codec, together with all that it keeps for the next frame.
+void evaluate(const array& output, const CodecState& state, const Stages& stages, Probe* probe) {
+  std::vector<array> wanted = {output};
+  collect(state, wanted);
+  mx::eval(std::move(wanted));
+  for (const auto& [name, a] : stages) put(probe, name, a);
+}
+
 bool same(const Sampling& a, const Sampling& b) { return a.temperature == b.temperature && a.top_k == b.top_k; }
 
 // Order of the inputs of a frame; the ring's k and then v of every layer follow.
@@ -70,12 +78,15 @@ enum FrameOutputs { kTokens, kHidden, kTextLogits, kAudioLogits, kCachesOut };
 }  // namespace
 
 GraphEngine::GraphEngine(const Weights& weights, const GraphOptions& options)
+    : GraphEngine(weights, options, widen_once(weights)) {}
+
+GraphEngine::GraphEngine(const Weights& weights, const GraphOptions& options, bool cast)
     : config_(weights.config),
       dtype_(options.dtype),
       on_cpu_(options.device == mx::Device::cpu),
       compile_(options.compile),
-      temporal_(weights, options.dtype, widened_bytes(weights) <= kWidenLimit),
-      depformer_(weights, options.dtype, widened_bytes(weights) <= kWidenLimit),
+      temporal_(weights, options.dtype, cast),
+      depformer_(weights, options.dtype, cast),
       mimi_encoder_(weights.mimi, weights.config.mimi),
       mimi_decoder_(weights.mimi, weights.config.mimi) {
   if (compile_ && on_cpu_ && !on_path("g++")) {
@@ -230,26 +241,20 @@ void GraphEngine::reset_mimi(EngineState& state) {
 }
 
 std::vector<int> GraphEngine::encode(EngineState& state, std::span<const float> pcm, Probe* probe) {
-  MimiEncoderState& encoder = graph(state).encoder;
+  CodecState& encoder = graph(state).encoder;
   Stages stages;
   const array codes =
       mimi_encoder_.step(from_host(pcm, {static_cast<int>(pcm.size())}), encoder, probe != nullptr ? &stages : nullptr);
-  Arrays wanted = {codes};
-  collect(encoder, wanted);
-  mx::eval(std::move(wanted));
-  for (const auto& [name, a] : stages) put(probe, name, a);
+  evaluate(codes, encoder, stages, probe);
   return to_ints(codes);
 }
 
 std::vector<float> GraphEngine::decode(EngineState& state, std::span<const int> codes, Probe* probe) {
-  MimiDecoderState& decoder = graph(state).decoder;
+  CodecState& decoder = graph(state).decoder;
   Stages stages;
   const array pcm = mimi_decoder_.step(from_host(codes, {static_cast<int>(codes.size())}), decoder,
                                        probe != nullptr ? &stages : nullptr);
-  Arrays wanted = {pcm};
-  collect(decoder, wanted);
-  mx::eval(std::move(wanted));
-  for (const auto& [name, a] : stages) put(probe, name, a);
+  evaluate(pcm, decoder, stages, probe);
   return to_floats(pcm);
 }
 

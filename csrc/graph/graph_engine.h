@@ -44,10 +44,12 @@ class GraphEngine : public Engine {
                         std::span<const std::vector<int>> given) override;
 
  private:
+  GraphEngine(const Weights& weights, const GraphOptions& options, bool cast);
+
   using Arrays = std::vector<array>;
   using FrameFunction = std::function<Arrays(const Arrays&)>;
 
-  /// The language model's frame as a pure function, see frame_inputs in the .cpp for the order.
+  /// The language model's frame as a pure function, see FrameInputs in the .cpp for the order.
   Arrays frame(const Arrays& inputs, const SamplingOptions& sampling) const;
   /// A frame function compiled for these sampling options, and the ring lengths that it has been traced for.
   struct CompiledFrame {

@@ -8,28 +8,35 @@ namespace personaplex::graph {
 
 namespace {
 
-void save_carry(const std::string& name, const Carry& carry, std::vector<NamedTensor>& out) {
-  if (carry) out.push_back({name, to_host(*carry)});
-}
-
-template <typename Visit>
-void for_each_carry(const std::string& prefix, Carries& carries, Carry& resample, Visit visit) {
-  for (std::size_t i = 0; i < carries.size(); ++i) visit(prefix + ".carry." + std::to_string(i), carries[i]);
-  visit(prefix + ".resample", resample);
-}
-
 using Tensors = std::map<std::string, TensorView>;
 
-// One half of the codec. Its carries show the shapes that fit, and which convolutions carry nothing.
-void load_codec(const std::string& prefix, Carries& carries, Carry& resample, KvRing& ring, Tensors& in) {
-  ring.load(prefix + ".ring", in);
-  if (ring.position() % 2 != 0) {
-    throw WeightsError("[Snapshot.load] " + prefix + ".ring.position: expected two positions a frame, got " +
-                       std::to_string(ring.position()) + ".");
+/// Visits every carry with its name. `State` is CodecState, const or not.
+template <typename State, typename Visit>
+void for_each_carry(const std::string& prefix, State& state, Visit visit) {
+  for (std::size_t i = 0; i < state.carries.size(); ++i) {
+    visit(prefix + ".carry." + std::to_string(i), state.carries[i]);
   }
-  for_each_carry(prefix, carries, resample, [&](const std::string& name, Carry& carry) {
+  visit(prefix + ".resample", state.resample);
+}
+
+void save_codec(const std::string& prefix, const CodecState& state, std::vector<NamedTensor>& out) {
+  for_each_carry(prefix, state, [&](const std::string& name, const Carry& carry) {
+    if (carry) out.push_back({name, to_host(*carry)});
+  });
+  state.ring.save(prefix + ".ring", out);
+}
+
+// The carries of `state` show the shapes that fit, and which convolutions carry nothing.
+void load_codec(const std::string& prefix, CodecState& state, Tensors& in) {
+  state.ring.load(prefix + ".ring", in);
+  const std::int64_t position = state.ring.position();
+  if (position % 2 != 0) {
+    throw WeightsError("[Snapshot.load] " + prefix + ".ring.position: expected two positions a frame, got " +
+                       std::to_string(position) + ".");
+  }
+  for_each_carry(prefix, state, [&](const std::string& name, Carry& carry) {
     if (!carry) return;
-    if (ring.position() == 0) {
+    if (position == 0) {
       carry.reset();
       return;
     }
@@ -45,20 +52,16 @@ void load_codec(const std::string& prefix, Carries& carries, Carry& resample, Kv
 
 std::vector<NamedTensor> GraphState::save() const {
   std::vector<NamedTensor> out;
-  GraphState copy = *this;  // handles only
-  const auto save = [&](const std::string& name, const Carry& carry) { save_carry(name, carry, out); };
-  for_each_carry("encoder", copy.encoder.carries, copy.encoder.downsample, save);
-  for_each_carry("decoder", copy.decoder.carries, copy.decoder.upsample, save);
-  encoder.ring.save("encoder.ring", out);
-  decoder.ring.save("decoder.ring", out);
+  save_codec("encoder", encoder, out);
+  save_codec("decoder", decoder, out);
   temporal.save("temporal", out);
   return out;
 }
 
 void GraphState::load(const std::map<std::string, TensorView>& tensors) {
   Tensors rest = tensors;
-  load_codec("encoder", encoder.carries, encoder.downsample, encoder.ring, rest);
-  load_codec("decoder", decoder.carries, decoder.upsample, decoder.ring, rest);
+  load_codec("encoder", encoder, rest);
+  load_codec("decoder", decoder, rest);
   temporal.load("temporal", rest);
   if (!rest.empty()) {
     throw WeightsError("[Snapshot.load] tensor " + rest.begin()->first + " belongs to no state of this model.");

@@ -7,7 +7,7 @@
 namespace personaplex::graph {
 
 struct GraphState : EngineState {
-  GraphState(KvRing ring, MimiEncoderState enc, MimiDecoderState dec)
+  GraphState(KvRing ring, CodecState enc, CodecState dec)
       : temporal(std::move(ring)), encoder(std::move(enc)), decoder(std::move(dec)) {}
 
   /// Shares the buffers; MLX copies the one that is written first.
@@ -18,8 +18,8 @@ struct GraphState : EngineState {
   std::size_t nbytes() const override;
 
   KvRing temporal;
-  MimiEncoderState encoder;
-  MimiDecoderState decoder;
+  CodecState encoder;
+  CodecState decoder;
 };
 
 }  // namespace personaplex::graph

@@ -16,9 +16,6 @@ namespace {
 // then).
 constexpr int kBlock = 256;
 
-// Positions of a snapshot: 2700 years, and far from where sums of them would overflow.
-constexpr std::int64_t kMaxPosition = std::int64_t{1} << 40;
-
 int checked(int context) {
   if (context < 1 || context > kMaxContext) {
     bad_argument("KvRing", "expected a context of 1 to " + std::to_string(kMaxContext) + " positions, got " +

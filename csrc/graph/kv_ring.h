@@ -8,13 +8,10 @@
 #include <vector>
 
 #include "checkpoint/safetensors.h"
+#include "engine/engine.h"
 #include "graph/op.h"
 
 namespace personaplex::graph {
-
-/// Columns appended in one pass at most. A ring has 7 more slots than its context, so that 8 new columns evict nothing
-/// that one of them still sees.
-inline constexpr int kMaxColumns = 8;
 
 /// Where one pass's columns go and what they see.
 struct Columns {
@@ -24,7 +21,9 @@ struct Columns {
   array mask;  // [count, allocated] bool
 };
 
-/// All layers of one transformer. Copying shares the buffers until one copy appends (MLX copies on write).
+/// All layers of one transformer. A ring has kMaxColumns - 1 more slots than its context, so that a pass of kMaxColumns
+/// evicts nothing that one of its columns still sees.
+/// Copying shares the buffers until one copy appends (MLX copies on write).
 class KvRing {
  public:
   using FirstVisible = std::function<std::int64_t(std::int64_t position)>;

@@ -9,16 +9,6 @@ void note(Stages* stages, const char* name, const array& a) {
   if (stages != nullptr) stages->insert_or_assign(name, a);
 }
 
-template <typename State>
-void collect_all(const State& state, const Carry& resample, std::vector<array>& out) {
-  for (const Carry& carry : state.carries) {
-    if (carry) out.push_back(*carry);
-  }
-  if (resample) out.push_back(*resample);
-  out.insert(out.end(), state.ring.k.begin(), state.ring.k.end());
-  out.insert(out.end(), state.ring.v.begin(), state.ring.v.end());
-}
-
 }  // namespace
 
 MimiEncoder::MimiEncoder(const MimiWeights& weights, const MimiConfig& config)
@@ -27,16 +17,16 @@ MimiEncoder::MimiEncoder(const MimiWeights& weights, const MimiConfig& config)
       downsample_(weights.downsample, 2, 1, Padding::kReplicate),
       rvq_(weights.rvq_first, weights.rvq_rest) {}
 
-MimiEncoderState MimiEncoder::new_state() const {
+CodecState MimiEncoder::new_state() const {
   return {Carries(seanet_.carries()), std::nullopt, transformer_.make_ring()};
 }
 
-array MimiEncoder::step(const array& pcm, MimiEncoderState& state, Stages* stages) const {
+array MimiEncoder::step(const array& pcm, CodecState& state, Stages* stages) const {
   array x = seanet_(op::expand_dims(pcm, 1), state.carries);
   note(stages, "enc_seanet", x);
   x = transformer_(x, state.ring);
   note(stages, "enc_transformer", x);
-  x = downsample_(x, state.downsample);
+  x = downsample_(x, state.resample);
   note(stages, "latent", x);
   return rvq_.encode(x);
 }
@@ -47,14 +37,14 @@ MimiDecoder::MimiDecoder(const MimiWeights& weights, const MimiConfig& config)
       transformer_(weights.decoder_transformer, config),
       seanet_(weights.decoder, config) {}
 
-MimiDecoderState MimiDecoder::new_state() const {
+CodecState MimiDecoder::new_state() const {
   return {Carries(seanet_.carries()), std::nullopt, transformer_.make_ring()};
 }
 
-array MimiDecoder::step(const array& codes, MimiDecoderState& state, Stages* stages) const {
+array MimiDecoder::step(const array& codes, CodecState& state, Stages* stages) const {
   array x = rvq_.decode(codes);
   note(stages, "dec_quantized", x);
-  x = upsample_(x, state.upsample);
+  x = upsample_(x, state.resample);
   note(stages, "dec_upsampled", x);
   x = transformer_(x, state.ring);
   note(stages, "dec_transformer", x);
@@ -62,7 +52,13 @@ array MimiDecoder::step(const array& codes, MimiDecoderState& state, Stages* sta
   return op::reshape(pcm, {pcm.shape(0)});
 }
 
-void collect(const MimiEncoderState& state, std::vector<array>& out) { collect_all(state, state.downsample, out); }
-void collect(const MimiDecoderState& state, std::vector<array>& out) { collect_all(state, state.upsample, out); }
+void collect(const CodecState& state, std::vector<array>& out) {
+  for (const Carry& carry : state.carries) {
+    if (carry) out.push_back(*carry);
+  }
+  if (state.resample) out.push_back(*state.resample);
+  out.insert(out.end(), state.ring.k.begin(), state.ring.k.end());
+  out.insert(out.end(), state.ring.v.begin(), state.ring.v.end());
+}
 
 }  // namespace personaplex::graph

@@ -14,24 +14,19 @@ namespace personaplex::graph {
 /// Named intermediate arrays, for the tests.
 using Stages = std::map<std::string, array>;
 
-struct MimiEncoderState {
-  Carries carries;
-  Carry downsample;
-  KvRing ring;
-};
-
-struct MimiDecoderState {
-  Carries carries;
-  Carry upsample;
+/// What one half of the codec, encoder or decoder, keeps between frames.
+struct CodecState {
+  Carries carries;  // of SEANet
+  Carry resample;   // between 25 Hz and 12.5 Hz
   KvRing ring;
 };
 
 class MimiEncoder {
  public:
   MimiEncoder(const MimiWeights& weights, const MimiConfig& config);
-  MimiEncoderState new_state() const;
+  CodecState new_state() const;
   /// pcm [1920] float32 -> codes [Q] int32. `stages`: enc_seanet [2, D], enc_transformer [2, D], latent [1, D].
-  array step(const array& pcm, MimiEncoderState& state, Stages* stages = nullptr) const;
+  array step(const array& pcm, CodecState& state, Stages* stages = nullptr) const;
 
  private:
   SeanetEncoder seanet_;
@@ -43,9 +38,9 @@ class MimiEncoder {
 class MimiDecoder {
  public:
   MimiDecoder(const MimiWeights& weights, const MimiConfig& config);
-  MimiDecoderState new_state() const;
+  CodecState new_state() const;
   /// codes [Q] int32 -> pcm [1920]. `stages`: dec_quantized [1, D], dec_upsampled [2, D], dec_transformer [2, D].
-  array step(const array& codes, MimiDecoderState& state, Stages* stages = nullptr) const;
+  array step(const array& codes, CodecState& state, Stages* stages = nullptr) const;
 
  private:
   Rvq rvq_;
@@ -55,7 +50,6 @@ class MimiDecoder {
 };
 
 /// Every array that the state consists of, so that it can be evaluated with the output.
-void collect(const MimiEncoderState& state, std::vector<array>& out);
-void collect(const MimiDecoderState& state, std::vector<array>& out);
+void collect(const CodecState& state, std::vector<array>& out);
 
 }  // namespace personaplex::graph

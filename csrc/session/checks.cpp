@@ -56,11 +56,7 @@ void Session::check_pcm(std::span<const float> pcm) const {
     bad_argument("Session.step",
                  "expected " + std::to_string(frame) + " float32 samples, got " + std::to_string(pcm.size()) + ".");
   }
-  const auto bad = std::find_if(pcm.begin(), pcm.end(), [](float x) { return !std::isfinite(x); });
-  if (bad != pcm.end()) {
-    bad_argument("Session.step",
-                 "expected finite samples, got NaN or infinity at sample " + std::to_string(bad - pcm.begin()) + ".");
-  }
+  check_finite("Session.step", pcm);
 }
 
 void Session::check_codes(std::span<const int> codes) const {
@@ -83,9 +79,7 @@ void Session::check_prompt(const Prompt& prompt) const {
   const char* where = "Session.prompt";
   const Config& config = model_->config();
   model_->check(where);
-  if (prompt.chunk < 1 || prompt.chunk > 8) {
-    bad_argument(where, "expected chunk from 1 to 8, got " + std::to_string(prompt.chunk) + ".");
-  }
+  check_chunk(where, prompt.chunk);
   const std::size_t dim = static_cast<std::size_t>(config.dim);
   const std::size_t ring = static_cast<std::size_t>(config.rows() * (config.max_delay() + 3));
   if (prompt.voice_embeddings.empty() != prompt.voice_cache.empty()) {
@@ -124,6 +118,21 @@ void Session::check_prompt(const Prompt& prompt) const {
                             " frames, because the model delays " + "streams by up to " +
                             std::to_string(config.max_delay()) + " frames; got " +
                             std::to_string(prompt.frames(config)) + ". Give a longer voice or more text tokens.");
+  }
+}
+
+void check_chunk(const char* where, int chunk) {
+  if (chunk < 1 || chunk > kMaxColumns) {
+    bad_argument(where,
+                 "expected chunk from 1 to " + std::to_string(kMaxColumns) + ", got " + std::to_string(chunk) + ".");
+  }
+}
+
+void check_finite(const char* where, std::span<const float> pcm) {
+  const auto bad = std::find_if(pcm.begin(), pcm.end(), [](float x) { return !std::isfinite(x); });
+  if (bad != pcm.end()) {
+    bad_argument(where,
+                 "expected finite samples, got NaN or infinity at sample " + std::to_string(bad - pcm.begin()) + ".");
   }
 }
 

@@ -101,6 +101,10 @@ Model::Model(const ModelOptions& options) {
   if (options.context != 0 && options.context < 2) {
     bad_argument("load", "expected a context of at least 2 positions, got " + std::to_string(options.context) + ".");
   }
+  if (options.context > kMaxContext) {
+    bad_argument("load", "expected a context of at most " + std::to_string(kMaxContext) + " positions, got " +
+                             std::to_string(options.context) + ".");
+  }
   const mx::Device device = find_device(options.device);
   const mx::Dtype dtype = find_dtype(options.dtype, device);
   worker_ = make_worker();

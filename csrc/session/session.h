@@ -48,7 +48,7 @@ struct Prompt {
   std::vector<std::int64_t> voice_cache;       // [rows, depth]
   std::vector<std::vector<int>> voice_frames;  // frames x [Q]: fed as the agent's codes instead
   std::vector<int> text;                       // one token a frame
-  int chunk = 8;                               // columns a prefill pass, 1..8
+  int chunk = kMaxColumns;                     // columns a prefill pass, 1..8
 
   /// Frames that this puts into the grid; V embeddings stand for V + 1.
   std::size_t frames(const Config& config) const;
@@ -122,6 +122,10 @@ class Session : public Resident {
   std::mutex mutex_;  // drop() and take() may come from different threads
 };
 
+/// std::invalid_argument, naming `where`, unless a prefill pass may have this many columns.
+void check_chunk(const char* where, int chunk);
+/// std::invalid_argument, naming `where` and the first bad sample.
+void check_finite(const char* where, std::span<const float> pcm);
 /// Sampling options must be finite and not negative.
 void check_sampling(const SamplingOptions& sampling);
 

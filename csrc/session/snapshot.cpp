@@ -14,8 +14,6 @@ constexpr const char* kCounters = "session.counters";  // frames put, steps, tem
 constexpr const char* kRing = "session.ring";
 constexpr const char* kForced = "session.forced";
 
-constexpr std::int64_t kMaxPosition = std::int64_t{1} << 40;  // 2700 years; sums with it never overflow
-
 const TensorView& find(const Safetensors& file, const std::string& name, DType dtype, std::int64_t size) {
   const auto it = file.tensors.find(name);
   if (it == file.tensors.end())

@@ -1,7 +1,6 @@
 """Unpacks voices.tgz into the cache: only regular files voices/*.pt and voices/*.safetensors, nothing outside."""
 
 import gzip
-import hashlib
 import logging
 import re
 import shutil
@@ -11,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+from personaplex.digest import sha256_file
 from personaplex.errors import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def unpack_voices(archive: Path, cache: Path) -> Path:
     Raises:
         WeightsError: damaged, too large, or with a member that is a link, a device or points outside.
     """
-    target = cache / "voices" / _sha256(archive)[:32]
+    target = cache / "voices" / sha256_file(archive)[:32]
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,11 +105,3 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     if len(data) != member.size:
         raise _RefusedError(f"{member.name!r} ends after {len(data)} of {member.size} bytes")
     target.write_bytes(data)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

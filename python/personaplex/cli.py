@@ -12,6 +12,8 @@ from personaplex.errors import PersonaplexError
 from personaplex.hub import DEFAULT_MODEL, KNOWN_MODELS
 from personaplex.interrupts import Interrupts
 from personaplex.prompts import PROMPTS
+from personaplex.respond_command import respond
+from personaplex.usage import UsageError, check_input, model_options, one_line
 from personaplex.version import __version__
 from personaplex.voices import VOICES
 
@@ -76,13 +78,9 @@ def main(argv: Sequence[str] | None = None, load: LoadFunction | None = None) ->
     except (PersonaplexError, ValueError, TypeError, OSError, MemoryError) as error:
         if options.debug:
             raise
-        _complain(f"error: {_one_line(error)}")
+        _complain(f"error: {one_line(error)}")
         # A wrong argument or input is usage; anything that went wrong with right ones is a failure.
         return EXIT_USAGE if isinstance(error, (ValueError, TypeError)) else EXIT_FAILURE
-
-
-class UsageError(Exception):
-    """Options that do not fit together or name things that are not there."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -173,8 +171,6 @@ def _add_respond(commands: Any) -> None:
     talk.add_argument("--text-temp", type=float, default=0.7, metavar="T", help="default: 0.7")
     talk.add_argument("--text-top-k", type=int, default=25, metavar="K", help="default: 25")
     _add_model_options(parser)
-    from personaplex.respond_command import respond
-
     parser.set_defaults(run=respond)
 
 
@@ -298,28 +294,5 @@ def _prompts(options: argparse.Namespace, load: LoadFunction, interrupts: Interr
     return 0
 
 
-def model_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of load() among the options."""
-    names = (
-        "device engine dtype bits temporal_bits depformer_bits head_bits embedding_bits group_size depformer_steps "
-        "context compile revision prompt_cache"
-    )
-    return {name: getattr(options, name) for name in names.split() if hasattr(options, name)}
-
-
-def check_input(check: Callable[[], object]) -> None:
-    """Runs a check of an input file; what the operating system refuses is usage too."""
-    try:
-        check()
-    except OSError as error:
-        raise UsageError(_one_line(error)) from None
-
-
 def _complain(message: str) -> None:
     print(f"personaplex: {message}", file=sys.stderr)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename!r}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

@@ -281,8 +281,6 @@ class Model:
                 if key:
                     with self._lock:
                         self._prompts.put(key, core.snapshot(), time.perf_counter() - started)
-            core.sampling = sampling
-            core.seed = seed
         except BaseException:
             core.close()
             raise

@@ -4,7 +4,6 @@ The state depends on nothing but the weights, how they are computed with, the vo
 it, and a file whose key differs is never used.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from personaplex.digest import sha256_file, sha256_text
 from personaplex.errors import PersonaplexError
 from personaplex.hub import ModelSource
 from personaplex.version import __version__
@@ -38,12 +38,12 @@ def weights_digest(source: ModelSource, info: Mapping[str, Any], cache: Path) ->
     cache carry their SHA-256 as a file name.
     """
     if source.directory is None:
-        return _sha256_text(f"{source.name} seed {info.get('weights_seed', 0)}")
+        return sha256_text(f"{source.name} seed {info.get('weights_seed', 0)}")
     memory = _HashMemory(cache / "hashes.json")
     files = [*sorted(source.directory.glob("*.safetensors")), source.directory / "config.json"]
     lines = [f"{path.name} {memory.sha256(path)}" for path in files if path.is_file()]
     memory.save()
-    return _sha256_text("\n".join(lines))
+    return sha256_text("\n".join(lines))
 
 
 def cache_key(weights: str, info: Mapping[str, Any], config: Mapping[str, Any], voice: str, tokens: list[int]) -> str:
@@ -124,7 +124,7 @@ class PromptCache:
             self._memory.popitem(last=False)
 
     def _path(self, key: str) -> Path:
-        return self._directory / f"{_sha256_text(key)}.safetensors"
+        return self._directory / f"{sha256_text(key)}.safetensors"
 
     def _write(self, key: str, snapshot: Any) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -162,13 +162,9 @@ class _HashMemory:
         stat = real.stat()
         label = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
         if label not in self._known:
-            digest = hashlib.sha256()
-            with real.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
             # Older states of the same file are of no more use.
             self._known = {k: v for k, v in self._known.items() if not k.startswith(f"{real}|")}
-            self._known[label] = digest.hexdigest()
+            self._known[label] = sha256_file(real)
             self._changed = True
         return self._known[label]
 
@@ -182,7 +178,3 @@ class _HashMemory:
             os.replace(draft, self._path)
         except OSError as error:
             logger.warning("[prompt cache] cannot write %s: %s", self._path, error)
-
-
-def _sha256_text(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()

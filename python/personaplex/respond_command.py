@@ -25,6 +25,7 @@ from personaplex.interrupts import Interrupts
 from personaplex.model import check_max_steps, check_seed, make_sampling
 from personaplex.progress import announce, progress_bar
 from personaplex.response import Response
+from personaplex.usage import UsageError, check_input, model_options
 from personaplex.voices import PRESET_SUFFIXES, VOICES
 from personaplex.wav_stream import WavStream, write_all
 
@@ -44,11 +45,9 @@ class _StandardInput(io.BytesIO):
 
 def respond(options: argparse.Namespace, load: Callable[..., Any], interrupts: Interrupts) -> int:
     """Runs the command; returns the exit status."""
-    from personaplex.cli import UsageError, check_input, model_options
-
-    jobs = _plan(options, UsageError)
+    jobs = _plan(options)
     _check_talk(options)
-    standard_input = _read_standard_input(UsageError) if "-" in options.input else None
+    standard_input = _read_standard_input() if "-" in options.input else None
     for job in jobs:
         check_input(lambda job=job: AudioSource(standard_input or job.source).close())  # type: ignore[misc]
     for job in jobs:
@@ -68,27 +67,27 @@ def respond(options: argparse.Namespace, load: Callable[..., Any], interrupts: I
     return 0
 
 
-def _plan(options: argparse.Namespace, usage_error: type[Exception]) -> list[_Job]:
+def _plan(options: argparse.Namespace) -> list[_Job]:
     """Which input goes to which output."""
     output: str | None = options.output
     if options.input.count("-") > 1:
-        raise usage_error("standard input can be answered once")
+        raise UsageError("standard input can be answered once")
     several = len(options.input) > 1
     if output == "-":
         if options.json:
-            raise usage_error("--json and --output - both want standard output; write the audio to a file")
+            raise UsageError("--json and --output - both want standard output; write the audio to a file")
         if several:
-            raise usage_error("--output - takes one --input")
+            raise UsageError("--output - takes one --input")
         if sys.stdout.isatty():
-            raise usage_error("standard output is a terminal; redirect it to a file or a player")
+            raise UsageError("standard output is a terminal; redirect it to a file or a player")
         return [_Job(options.input[0], "-", options.format or "wav")]
     placeholders = set(re.findall(r"\{[^{}]*\}", output or ""))
     if unknown := placeholders - {"{name}", "{index}"}:
-        raise usage_error(f"--output knows {{name}} and {{index}}, not {', '.join(sorted(unknown))}")
+        raise UsageError(f"--output knows {{name}} and {{index}}, not {', '.join(sorted(unknown))}")
     folder = output is not None and (output.endswith("/") or Path(output).is_dir())
     if output is not None and several and not placeholders and not folder:
         if Path(output).suffix:
-            raise usage_error(
+            raise UsageError(
                 f"{len(options.input)} inputs cannot all be written to {output!r}; end it with / for a folder, or put "
                 "{name} or {index} in it"
             )
@@ -104,11 +103,11 @@ def _plan(options: argparse.Namespace, usage_error: type[Exception]) -> list[_Jo
             target = str(Path(output) / f"{stem}-response{suffix}")
         else:
             target = output
-        jobs.append(_Job(source, target, _kind(Path(target), options, usage_error)))
+        jobs.append(_Job(source, target, _kind(Path(target), options)))
     inputs = {os.path.realpath(source) for source in options.input}
     for job in jobs:
         if os.path.realpath(job.output) in inputs:
-            raise usage_error(f"{job.output!r} is an input too; choose another --output")
+            raise UsageError(f"{job.output!r} is an input too; choose another --output")
     return jobs
 
 
@@ -128,23 +127,21 @@ def _stems(sources: list[str]) -> list[str]:
     return named
 
 
-def _kind(target: Path, options: argparse.Namespace, usage_error: type[Exception]) -> str:
+def _kind(target: Path, options: argparse.Namespace) -> str:
     if options.format == "raw":
         return "raw"
     if options.stream:
         if target.suffix.lower() != ".wav":
-            raise usage_error(f"--stream writes .wav (or --format raw), not {target.name!r}")
+            raise UsageError(f"--stream writes .wav (or --format raw), not {target.name!r}")
         return "wav"
     if options.format == "wav" and target.suffix.lower() != ".wav":
-        raise usage_error(f"--format wav writes .wav, not {target.name!r}")
+        raise UsageError(f"--format wav writes .wav, not {target.name!r}")
     check_suffix(target)
     return "file"
 
 
 def _check_talk(options: argparse.Namespace) -> None:
     """Arguments that the model would refuse, before it takes minutes to load."""
-    from personaplex.cli import check_input
-
     make_sampling(options.greedy, options.audio_temp, options.audio_top_k, options.text_temp, options.text_top_k)
     check_seed(options.seed)
     check_max_steps(options.max_steps)
@@ -169,9 +166,9 @@ def _meant_preset(prompt: str) -> str | None:
     return nearest(prompt, prompts.PROMPTS)
 
 
-def _read_standard_input(usage_error: type[Exception]) -> _StandardInput:
+def _read_standard_input() -> _StandardInput:
     if sys.stdin.isatty():
-        raise usage_error("standard input is a terminal; redirect an audio file to it")
+        raise UsageError("standard input is a terminal; redirect an audio file to it")
     return _StandardInput(sys.stdin.buffer.read())
 
 

@@ -112,7 +112,10 @@ class VoiceLibrary:
 
     def names(self) -> list[str]:
         """What `resolve` accepts by name, the documented 18 first."""
-        available = set(VOICES) if self._directory is None else set(self.files())
+        return self._names(self.files())
+
+    def _names(self, files: Mapping[str, Path]) -> list[str]:
+        available = set(VOICES) if self._directory is None else set(files)
         return [name for name in VOICES if name in available] + sorted(available - set(VOICES))
 
     def resolve(self, voice: VoiceLike, model: Encoder) -> Voice:
@@ -133,13 +136,14 @@ class VoiceLibrary:
         if path.is_file():
             return load_preset(path, model.config) if path.suffix in PRESET_SUFFIXES else imitate(path, model)
         asked = path.stem if path.suffix in PRESET_SUFFIXES and path.name == text else text
-        known = self.names()
+        files = self.files()
+        known = self._names(files)
         name = asked if asked in known else next((each for each in known if each.lower() == asked.lower()), None)
         if name is None:
             raise self._unknown(text, asked, known)
         if self._directory is None:
             return random_voice(name, model.config)
-        return load_preset(self.files()[name], model.config)
+        return load_preset(files[name], model.config)
 
     def _unknown(self, text: str, name: str, names: list[str]) -> Exception:
         known = ", ".join(names) or "none"

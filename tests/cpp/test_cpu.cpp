@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "checkpoint/bf16.h"
 #include "core/error.h"
-#include "cpu/bfloat.h"
 #include "cpu/matmul.h"
 #include "cpu/pool.h"
 
@@ -54,7 +54,7 @@ TensorView random_halves(std::vector<std::int64_t> shape, DType dtype, float sca
   auto* out = reinterpret_cast<std::uint16_t*>(t.mutable_data);
   for (std::int64_t i = 0; i < t.view.size(); ++i) {
     out[i] = dtype == DType::kF16 ? to_f16_small(std::round(normal(random) * 64.0F) / 64.0F * scale)
-                                  : to_bf16(normal(random) * scale);
+                                  : to_bf16_bits(normal(random) * scale);
   }
   return t.view;
 }
@@ -87,10 +87,10 @@ Sum reference(const Matrix& m, std::int64_t n, const float* x, bool rounded) {
   Sum sum;
   const auto half = [&](const TensorView& t, std::int64_t i) {
     const std::uint16_t raw = reinterpret_cast<const std::uint16_t*>(t.data)[i];
-    return static_cast<double>(t.dtype == DType::kF16 ? from_f16(raw) : from_bf16(raw));
+    return static_cast<double>(t.dtype == DType::kF16 ? from_f16_bits(raw) : from_bf16_bits(raw));
   };
   for (std::int64_t i = 0; i < m.k; ++i) {
-    const double value = rounded ? from_bf16(to_bf16(x[i])) : x[i];
+    const double value = rounded ? from_bf16_bits(to_bf16_bits(x[i])) : x[i];
     if (m.quantized()) {
       const std::int64_t per_word = 32 / m.bits;
       const std::uint32_t word =
@@ -185,14 +185,14 @@ TEST_CASE("PERSONAPLEX_CPU chooses the instruction set, or says which there are"
 }
 
 TEST_CASE("bfloat16 and float16, one value at a time") {
-  CHECK(to_bf16(1.0F) == 0x3F80);
-  CHECK(to_bf16(std::bit_cast<float>(0x3F808000U)) == 0x3F80);  // a tie goes to even
-  CHECK(to_bf16(std::bit_cast<float>(0x3F818000U)) == 0x3F82);
-  CHECK(std::isnan(from_bf16(to_bf16(std::numeric_limits<float>::quiet_NaN()))));
-  CHECK(from_bf16(to_bf16(std::numeric_limits<float>::infinity())) == std::numeric_limits<float>::infinity());
-  CHECK(from_f16(0x3C00) == 1.0F);
-  CHECK(from_f16(0x0001) == 0x1p-24F);
-  CHECK(from_f16(0xFBFF) == -65504.0F);
+  CHECK(to_bf16_bits(1.0F) == 0x3F80);
+  CHECK(to_bf16_bits(std::bit_cast<float>(0x3F808000U)) == 0x3F80);  // a tie goes to even
+  CHECK(to_bf16_bits(std::bit_cast<float>(0x3F818000U)) == 0x3F82);
+  CHECK(std::isnan(from_bf16_bits(to_bf16_bits(std::numeric_limits<float>::quiet_NaN()))));
+  CHECK(from_bf16_bits(to_bf16_bits(std::numeric_limits<float>::infinity())) == std::numeric_limits<float>::infinity());
+  CHECK(from_f16_bits(0x3C00) == 1.0F);
+  CHECK(from_f16_bits(0x0001) == 0x1p-24F);
+  CHECK(from_f16_bits(0xFBFF) == -65504.0F);
 }
 
 TEST_CASE("the pool runs every chunk once, whatever the number of threads and chunks") {
