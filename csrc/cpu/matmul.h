@@ -15,10 +15,9 @@
 
 #include "checkpoint/weights.h"
 #include "cpu/isa.h"
+#include "engine/engine.h"
 
 namespace personaplex::cpu {
-
-inline constexpr int kMaxColumns = 8;
 
 struct MatmulKernels {
   /// Bytes that pack() writes for `columns` columns of `k` values. 64-byte aligned memory is expected.

@@ -1,0 +1,40 @@
+// csrc/cpu/attention.h: one head's keys and values in a ring, and attention over them; one implementation per
+// instruction set.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/isa.h"
+
+namespace personaplex::cpu {
+
+enum class KvFormat : std::uint8_t { kFloat32, kBfloat16, kInt8 };
+
+constexpr std::size_t size_of(KvFormat format) {
+  return format == KvFormat::kFloat32 ? 4 : format == KvFormat::kBfloat16 ? 2 : 1;
+}
+
+/// The keys, or the values, of one head: [slots, head_dim] in `format`. kInt8 has a float32 scale per slot:
+/// value = scale * q with |q| <= 127 and scale = largest magnitude / 127.
+struct HeadSlots {
+  std::byte* data = nullptr;
+  float* scales = nullptr;  // [slots], kInt8 only
+  KvFormat format = KvFormat::kBfloat16;
+  int head_dim = 0;  // even; any size
+};
+
+struct AttentionKernels {
+  /// Writes values [head_dim] float32 at `slot`, rounded to nearest even.
+  void (*append)(const HeadSlots& side, int slot, const float* values);
+  /// out [head_dim] = softmax(q . K / sqrt(head_dim)) V over `count` >= 1 positions, the newest of which is in
+  /// `last_slot`, the one before it in the slot before (slot 0 follows slot `slots` - 1). One pass over blocks of
+  /// positions with a running maximum; float32 sums in an order that depends on the format and on count only.
+  void (*attend)(const HeadSlots& keys, const HeadSlots& values, int slots, int last_slot, int count, const float* q,
+                 float* out);
+};
+
+/// Kernels of an instruction set that this machine supports.
+const AttentionKernels& attention_kernels(Isa isa);
+
+}  // namespace personaplex::cpu
