@@ -9,7 +9,15 @@ namespace personaplex::cpu {
 
 namespace {
 
-constexpr Isa kAll[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512Bf16};
+#if defined(__x86_64__)
+// The builtins also ask the system whether it saves the wide registers.
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0;
+}
+#endif
+
+constexpr Isa kAll[] = {Isa::kPortable, Isa::kNeon, Isa::kAvx2, Isa::kAvx512Vnni, Isa::kAvx512Bf16};
 
 }  // namespace
 
@@ -17,8 +25,12 @@ const char* name_of(Isa isa) {
   switch (isa) {
     case Isa::kPortable:
       return "portable";
+    case Isa::kNeon:
+      return "neon";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
     case Isa::kAvx512Bf16:
       return "avx512bf16";
   }
@@ -26,22 +38,23 @@ const char* name_of(Isa isa) {
 }
 
 bool supported(Isa isa) {
-#if defined(__x86_64__)
-  // The builtins also ask the system whether it saves the wide registers.
   switch (isa) {
     case Isa::kPortable:
       return true;
+#if defined(__aarch64__)
+    case Isa::kNeon:  // part of the base architecture
+      return true;
+#elif defined(__x86_64__)
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+    case Isa::kAvx512Vnni:
+      return has_avx512() && __builtin_cpu_supports("avx512vnni") != 0;
     case Isa::kAvx512Bf16:
-      return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-             __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-             __builtin_cpu_supports("avx512bf16") != 0;
-  }
-  return false;
-#else
-  return isa == Isa::kPortable;
+      return has_avx512() && __builtin_cpu_supports("avx512bf16") != 0;
 #endif
+    default:
+      return false;
+  }
 }
 
 std::vector<Isa> supported_isas() {

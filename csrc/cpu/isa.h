@@ -6,9 +6,11 @@
 
 namespace personaplex::cpu {
 
-enum class Isa { kPortable, kAvx2, kAvx512Bf16 };
+/// Slowest first. avx512vnni and avx512bf16 both have AVX-512 F, BW, VL and DQ; kernels that multiply float32 only are
+/// the same for both.
+enum class Isa { kPortable, kNeon, kAvx2, kAvx512Vnni, kAvx512Bf16 };
 
-const char* name_of(Isa isa);       // "portable", "avx2", "avx512bf16"
+const char* name_of(Isa isa);       // "portable", "neon", "avx2", "avx512vnni", "avx512bf16"
 bool supported(Isa isa);            // by this machine and build
 std::vector<Isa> supported_isas();  // slowest first
 

@@ -15,9 +15,20 @@ bool supports(const Matrix& w) {
 }
 
 const MatmulKernels& matmul_kernels(Isa isa) {
-  const MatmulKernels* kernels = isa == Isa::kAvx512Bf16 ? avx512bf16_matmul()
-                                 : isa == Isa::kAvx2     ? avx2_matmul()
-                                                         : &portable_matmul();
+  const MatmulKernels* kernels = nullptr;
+  switch (isa) {
+    case Isa::kPortable:
+    case Isa::kNeon:
+      kernels = &portable_matmul();
+      break;
+    case Isa::kAvx2:
+    case Isa::kAvx512Vnni:
+      kernels = avx2_matmul();
+      break;
+    case Isa::kAvx512Bf16:
+      kernels = avx512bf16_matmul();
+      break;
+  }
   if (kernels == nullptr || !supported(isa)) {
     throw std::invalid_argument(std::string("[matmul_kernels] this machine has no ") + name_of(isa) + ".");
   }
