@@ -2,6 +2,7 @@
 #include "graph/graph_state.h"
 
 #include "core/error.h"
+#include "engine/take_tensor.h"
 #include "graph/arrays.h"
 
 namespace personaplex::graph {

@@ -6,6 +6,7 @@
 
 #include "checkpoint/config.h"
 #include "core/error.h"
+#include "engine/take_tensor.h"
 #include "graph/arrays.h"
 
 namespace personaplex::graph {
@@ -22,13 +23,6 @@ int checked(int context) {
                                std::to_string(context) + ".");
   }
   return context;
-}
-
-// `Exponent` is all ones in NaN and infinity, and in nothing else.
-template <typename Bits, Bits Exponent>
-bool all_finite(const std::byte* data, std::size_t count) {
-  const auto* bits = reinterpret_cast<const Bits*>(data);
-  return std::none_of(bits, bits + count, [](Bits b) { return (b & Exponent) == Exponent; });
 }
 
 }  // namespace
@@ -122,23 +116,6 @@ void KvRing::load(const std::string& prefix, std::map<std::string, TensorView>& 
     }
   }
   position_ = position;
-}
-
-TensorView take_tensor(std::map<std::string, TensorView>& in, const std::string& name, DType dtype,
-                       const std::vector<std::int64_t>& shape) {
-  const auto node = in.extract(name);
-  if (node.empty()) throw WeightsError("[Snapshot.load] tensor " + name + " is missing.");
-  const TensorView& t = node.mapped();
-  if (t.dtype != dtype || t.shape != shape) {
-    throw WeightsError("[Snapshot.load] " + name + ": expected " + shape_string(shape) + " " + name_of(dtype) +
-                       ", got " + shape_string(t.shape) + " " + name_of(t.dtype) + ".");
-  }
-  const auto count = static_cast<std::size_t>(t.size());
-  if ((dtype == DType::kF32 && !all_finite<std::uint32_t, 0x7F800000U>(t.data, count)) ||
-      (dtype == DType::kBF16 && !all_finite<std::uint16_t, 0x7F80U>(t.data, count))) {
-    throw WeightsError("[Snapshot.load] " + name + " holds NaN or infinity.");
-  }
-  return t;
 }
 
 }  // namespace personaplex::graph

@@ -54,11 +54,6 @@ class KvRing {
   std::int64_t position_ = 0;
 };
 
-/// Moves a tensor out of a snapshot file's tensors. WeightsError unless it is there with this dtype and shape, and
-/// finite where it is of floats.
-TensorView take_tensor(std::map<std::string, TensorView>& in, const std::string& name, DType dtype,
-                       const std::vector<std::int64_t>& shape);
-
 /// Writes k_new [T, H, Dh] into cache [1, H, L, Dh] at `slot`; in place when nobody else holds the cache.
 array append(const array& cache, const array& k_new, const array& slot);
 
