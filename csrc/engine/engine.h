@@ -1,4 +1,4 @@
-// csrc/engine/engine.h: what a session asks of an implementation of the model; csrc/graph is the first one.
+// csrc/engine/engine.h: what a session asks of an implementation of the model; csrc/graph and csrc/model are the two.
 #pragma once
 
 #include <cstdint>
@@ -57,6 +57,12 @@ struct FrameInput {
   std::uint64_t frame = 0;           // Philox counter, high half: index of the step call
 };
 
+/// Where the time of one step went, in milliseconds.
+struct StepTiming {
+  double temporal_ms = 0;  // embedding, temporal transformer, text head, the text token
+  double depformer_ms = 0;
+};
+
 /// Named float32 tensors for the tests ("hidden", "text_logits", "enc_seanet", ...).
 using Probe = std::map<std::string, TensorView>;
 
@@ -66,6 +72,8 @@ class Engine {
   virtual ~Engine() = default;
   virtual const Config& config() const = 0;
   virtual int depformer_steps() const = 0;
+  /// Operations dispatched so far; 0: not counted.
+  virtual std::uint64_t calls() const { return 0; }
   virtual std::unique_ptr<EngineState> new_state() const = 0;
 
   // Language model.
@@ -74,9 +82,10 @@ class Engine {
   virtual void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) = 0;
   /// The same for ready-made embeddings, [T, dim] float32.
   virtual void prefill_embeddings(EngineState& state, std::span<const float> embeddings) = 0;
-  /// One frame: temporal step, text, depformer. `probe`, when given, receives hidden and logits.
+  /// One frame: temporal step, text, depformer. `probe`, when given, receives hidden and logits; `timing`, when given,
+  /// where the time went: an engine that evaluates lazily stops in between for it, and is a little slower.
   virtual FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
-                           Probe* probe = nullptr) = 0;
+                           Probe* probe = nullptr, StepTiming* timing = nullptr) = 0;
   /// Sum of the embeddings of each column, [T, dim] float32: what a voice preset stores.
   virtual std::vector<float> embed(std::span<const std::vector<int>> columns) = 0;
 

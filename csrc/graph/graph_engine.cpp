@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/philox.h"
+#include "core/stopwatch.h"
 #include "graph/arrays.h"
 #include "graph/graph_state.h"
 #include "graph/private_tmpdir.h"
@@ -73,7 +74,7 @@ bool same(const Sampling& a, const Sampling& b) { return a.temperature == b.temp
 // Order of the inputs of a frame; the ring's k and then v of every layer follow.
 enum FrameInputs { kIds, kCos, kSin, kMask, kSlot, kTarget, kForced, kTextNoise, kAudioNoise, kCaches };
 // Order of its outputs; k and v follow likewise.
-enum FrameOutputs { kTokens, kHidden, kTextLogits, kAudioLogits, kCachesOut };
+enum FrameOutputs { kText, kTokens, kHidden, kTextLogits, kAudioLogits, kCachesOut };
 
 }  // namespace
 
@@ -156,7 +157,8 @@ GraphEngine::Arrays GraphEngine::frame(const Arrays& inputs, const SamplingOptio
 
   Arrays tokens = {text};
   tokens.insert(tokens.end(), audio.tokens.begin(), audio.tokens.end());
-  Arrays outputs = {op::stack(tokens, 0), op::reshape(hidden, {config_.dim}), text_logits, op::stack(audio.logits, 0)};
+  Arrays outputs = {text, op::stack(tokens, 0), op::reshape(hidden, {config_.dim}), text_logits,
+                    op::stack(audio.logits, 0)};
   outputs.insert(outputs.end(), k.begin(), k.end());
   outputs.insert(outputs.end(), v.begin(), v.end());
   return outputs;
@@ -176,7 +178,8 @@ GraphEngine::CompiledFrame& GraphEngine::compiled_frame(const SamplingOptions& s
 }
 
 FrameTokens GraphEngine::step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
-                              Probe* probe) {
+                              Probe* probe, StepTiming* timing) {
+  const Stopwatch stopwatch;
   KvRing& ring = graph(state).temporal;
   const auto rows = static_cast<int>(input.column.size());
   const int drawn = 1 + depformer_.steps();
@@ -221,9 +224,17 @@ FrameTokens GraphEngine::step(EngineState& state, const FrameInput& input, const
   ring.v.assign(caches + static_cast<std::ptrdiff_t>(layers), outputs.end());
   Arrays wanted = ring.k;
   wanted.insert(wanted.end(), ring.v.begin(), ring.v.end());
-  wanted.push_back(outputs[kTokens]);
   outputs.resize(kCachesOut, array(0.0F));
+  if (timing != nullptr) {
+    wanted.push_back(outputs[kText]);
+    wanted.push_back(outputs[kHidden]);
+    mx::eval(std::move(wanted));
+    wanted.clear();
+    timing->temporal_ms = stopwatch.ms();
+  }
+  wanted.push_back(outputs[kTokens]);
   mx::eval(std::move(wanted));
+  if (timing != nullptr) timing->depformer_ms = stopwatch.ms() - timing->temporal_ms;
   put(probe, "hidden", outputs[kHidden]);
   put(probe, "text_logits", outputs[kTextLogits]);
   put(probe, "audio_logits", outputs[kAudioLogits]);

@@ -34,7 +34,8 @@ class GraphEngine : public Engine {
   std::unique_ptr<EngineState> new_state() const override;
   void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) override;
   void prefill_embeddings(EngineState& state, std::span<const float> embeddings) override;
-  FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling, Probe* probe) override;
+  FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling, Probe* probe,
+                   StepTiming* timing) override;
   std::vector<float> embed(std::span<const std::vector<int>> columns) override;
   void reset_mimi(EngineState& state) override;
   std::vector<int> encode(EngineState& state, std::span<const float> pcm, Probe* probe) override;

@@ -45,7 +45,7 @@ class ScriptedEngine : public Engine {
   void prefill_embeddings(EngineState& state, std::span<const float> embeddings) override {
     scripted(state).columns += static_cast<int>(embeddings.size()) / config_.dim;
   }
-  FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions&, Probe*) override {
+  FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions&, Probe*, StepTiming*) override {
     FrameTokens out(static_cast<std::size_t>(1 + config_.codebooks()), scripted(state).columns++);
     for (std::size_t i = 0; i < out.size(); ++i) {
       if (input.forced[i] != 0) out[i] = input.target[i];
