@@ -4,6 +4,7 @@
 // A kernel is a template over a struct S of static functions, one struct per instruction set: Portable, Avx2, Avx512
 // and Neon, in simd_<name>.h. Each has
 //   kWidth                                   lanes of float32
+//   kRegisters                               how many vectors fit
 //   Vec, Mask                                kWidth floats; what less() returns
 //   zero() set1(x) load(p) store(p, v)       p need not be aligned
 //   load_bf16 load_f16 load_i8               kWidth values widened to float32, exactly

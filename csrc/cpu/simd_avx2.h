@@ -21,6 +21,7 @@ struct Avx2 {
   using Vec = __m256;
   using Mask = __m256;
   static constexpr int kWidth = 8;
+  static constexpr int kRegisters = 16;
 
   static PERSONAPLEX_INLINE __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));

@@ -29,6 +29,7 @@ struct Avx512 {
   using Vec = __m512;
   using Mask = __mmask16;
   static constexpr int kWidth = 16;
+  static constexpr int kRegisters = 32;
 
   static PERSONAPLEX_INLINE Mask first(int n) { return static_cast<Mask>((1U << n) - 1U); }
 

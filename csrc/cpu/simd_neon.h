@@ -21,6 +21,7 @@ struct Neon {
   using Vec = float32x4_t;
   using Mask = uint32x4_t;
   static constexpr int kWidth = 4;
+  static constexpr int kRegisters = 32;
 
   template <typename T>
   static PERSONAPLEX_INLINE void copy(T* to, const T* from, int n) {

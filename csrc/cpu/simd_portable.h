@@ -23,6 +23,7 @@ struct Portable {
   typedef std::uint16_t Halves __attribute__((vector_size(8)));
   typedef std::int8_t Bytes __attribute__((vector_size(4)));
   static constexpr int kWidth = 4;
+  static constexpr int kRegisters = 16;
 
   /// The first n of V's lanes from memory, zeros after them.
   template <typename V, typename T>
