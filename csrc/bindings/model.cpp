@@ -126,6 +126,23 @@ nb::dict config_dict(const Model& model) {
   return d;
 }
 
+nb::dict frame_bytes_dict(const FrameBytes& bytes) {
+  nb::dict d;
+  d["mimi_encode"] = bytes.mimi_encode;
+  d["temporal"] = bytes.temporal;
+  d["depformer"] = bytes.depformer;
+  d["mimi_decode"] = bytes.mimi_decode;
+  d["temporal_kv"] = bytes.temporal_kv;
+  d["mimi_kv"] = bytes.mimi_kv;
+  return d;
+}
+
+std::optional<std::uint64_t> calls(Model& model) {
+  model.check("Model.calls");
+  const std::uint64_t count = call(model.worker(), [&] { return model.engine().calls(); });
+  return count == 0 ? std::nullopt : std::optional(count);
+}
+
 nb::dict info_dict(const Model& model) {
   const ModelInfo& i = model.info();
   nb::dict d;
@@ -133,12 +150,16 @@ nb::dict info_dict(const Model& model) {
   d["device"] = i.device;
   d["device_name"] = i.device_name;
   d["engine"] = i.engine;
+  d["engine_note"] = i.engine_note;
+  d["instruction_set"] = i.instruction_set;
+  d["threads"] = i.threads > 0 ? nb::cast(i.threads) : nb::none();
   d["dtype"] = i.dtype;
   d["kv_dtype"] = i.kv_dtype;
   d["weights_seed"] = i.weights_seed;
   d["bits"] = i.bits;
   d["group_size"] = i.group_size;
   d["weight_bytes"] = i.weight_bytes;
+  d["frame_bytes"] = frame_bytes_dict(i.frame_bytes);
   d["kept_16bit"] = i.kept_16bit;
   d["compiled"] = i.compiled;
   d["compile_note"] = i.compile_note;
@@ -240,7 +261,7 @@ void register_model(nb::module_& m) {
           "__init__",
           [](Model* self, const std::string& source, const std::string& device, const std::string& engine,
              const std::string& dtype, int temporal_bits, int depformer_bits, int head_bits, int embedding_bits,
-             int group_size, int depformer_steps, int context, bool compile, bool dequantize,
+             int group_size, int depformer_steps, int context, int kv_bits, int threads, bool compile, bool dequantize,
              std::uint64_t weights_seed) {
             ModelOptions options;
             options.source = source;
@@ -250,6 +271,8 @@ void register_model(nb::module_& m) {
             options.load = {temporal_bits, depformer_bits,  head_bits, embedding_bits,
                             group_size,    depformer_steps, dequantize};
             options.context = context;
+            options.kv_bits = kv_bits;
+            options.threads = threads;
             options.compile = compile;
             options.weights_seed = weights_seed;
             const Unlocked unlocked;
@@ -258,10 +281,11 @@ void register_model(nb::module_& m) {
           nb::arg("source"), nb::kw_only(), nb::arg("device") = "auto", nb::arg("engine") = "auto",
           nb::arg("dtype") = "auto", nb::arg("temporal_bits") = 0, nb::arg("depformer_bits") = 0,
           nb::arg("head_bits") = 0, nb::arg("embedding_bits") = 0, nb::arg("group_size") = 0,
-          nb::arg("depformer_steps") = 0, nb::arg("context") = 0, nb::arg("compile") = false,
-          nb::arg("dequantize") = false, nb::arg("weights_seed") = 0)
+          nb::arg("depformer_steps") = 0, nb::arg("context") = 0, nb::arg("kv_bits") = 0, nb::arg("threads") = 0,
+          nb::arg("compile") = false, nb::arg("dequantize") = false, nb::arg("weights_seed") = 0)
       .def_prop_ro("config", &config_dict)
       .def_prop_ro("info", &info_dict)
+      .def_prop_ro("calls", &calls)
       .def_prop_ro("loaded", &Model::loaded)
       .def(
           "session",

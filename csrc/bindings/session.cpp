@@ -118,6 +118,14 @@ StepOutput step_codes(SessionHandle& self, const AnyArray& user_codes, bool deco
   return call(session.model()->worker(), [&] { return session.step_codes(codes, std::nullopt, decode); });
 }
 
+std::optional<double> temporal_ms(const StepOutput& out) {
+  return out.timing ? std::optional(out.timing->temporal_ms) : std::nullopt;
+}
+
+std::optional<double> depformer_ms(const StepOutput& out) {
+  return out.timing ? std::optional(out.timing->depformer_ms) : std::nullopt;
+}
+
 // Runs f(session) on the model's thread, for this caller alone.
 template <typename F>
 auto on_session(SessionHandle& self, const char* where, F f) {
@@ -149,7 +157,11 @@ void register_session(nb::module_& m) {
       .def_prop_ro("text_token", [](const StepOutput& o) { return o.tokens.at(0); })
       .def_prop_ro("tokens", [](const StepOutput& o) { return to_numpy(o.tokens, {o.tokens.size()}); })
       .def_prop_ro("index", [](const StepOutput& o) { return o.index; })
-      .def_prop_ro("step_ms", [](const StepOutput& o) { return o.step_ms; });
+      .def_prop_ro("step_ms", [](const StepOutput& o) { return o.step_ms; })
+      .def_prop_ro("encode_ms", [](const StepOutput& o) { return o.encode_ms; })
+      .def_prop_ro("temporal_ms", [](const StepOutput& o) { return temporal_ms(o); })
+      .def_prop_ro("depformer_ms", [](const StepOutput& o) { return depformer_ms(o); })
+      .def_prop_ro("decode_ms", [](const StepOutput& o) { return o.decode_ms; });
 
   nb::class_<SnapshotHandle>(m, "Snapshot")
       .def_prop_ro("nbytes", [](const SnapshotHandle& s) { return (*s).nbytes; })
@@ -248,6 +260,12 @@ void register_session(nb::module_& m) {
                  to_numpy(std::vector<int>(grid.ring().begin(), grid.ring().end()), shape),
                  to_numpy(std::vector<std::uint8_t>(grid.ring_forced().begin(), grid.ring_forced().end()), shape));
            })
+      .def(
+          "set_timing",
+          [](SessionHandle& self, bool on) {
+            on_session(self, "Session.set_timing", [on](Session& s) { s.timing = on; });
+          },
+          nb::arg("on"))
       .def("set_probing",
            [](SessionHandle& self, bool on) {
              on_session(self, "Session.set_probing", [on](Session& s) { s.probing = on; });

@@ -13,7 +13,8 @@
 #include <variant>
 
 #include "core/error.h"
-#include "graph/graph_engine.h"
+#include "graph/arrays.h"
+#include "session/choose_engine.h"
 
 namespace personaplex {
 
@@ -48,10 +49,8 @@ std::string device_name(mx::Device device) {
   return std::get<std::string>(it->second);
 }
 
-mx::Dtype find_dtype(const std::string& name, mx::Device device) {
-  if (name == "float32") return mx::float32;
-  if (name == "bfloat16") return mx::bfloat16;
-  if (name == "auto") return device == mx::Device::cpu ? mx::float32 : mx::bfloat16;
+void check_dtype(const std::string& name) {
+  if (name == "auto" || name == "float32" || name == "bfloat16") return;
   bad_argument("load", "expected dtype auto, float32 or bfloat16, got '" + name + "'.");
 }
 
@@ -95,9 +94,6 @@ std::map<std::string, bool> available_devices() {
 }
 
 Model::Model(const ModelOptions& options) {
-  if (options.engine != "auto" && options.engine != "graph") {
-    bad_argument("load", "expected engine auto or graph, got '" + options.engine + "'.");
-  }
   if (options.context != 0 && options.context < 2) {
     bad_argument("load", "expected a context of at least 2 positions, got " + std::to_string(options.context) + ".");
   }
@@ -106,25 +102,21 @@ Model::Model(const ModelOptions& options) {
                              std::to_string(options.context) + ".");
   }
   const mx::Device device = find_device(options.device);
-  const mx::Dtype dtype = find_dtype(options.dtype, device);
+  const bool on_cpu = device == mx::Device::cpu;
+  check_dtype(options.dtype);
+  check_engine_options(options, on_cpu);
   worker_ = make_worker();
   worker_->run([&] {
     graph::use_device(device);
     Weights weights = load_source(options);
     if (options.context != 0) weights.config.context = options.context;
     describe(weights, info_);
-    auto engine = std::make_unique<graph::GraphEngine>(weights, graph::GraphOptions{device, dtype, options.compile});
-    info_.compiled = engine->compiled();
-    info_.compile_note = engine->compile_note();
-    adopt_engine(std::move(engine));
+    adopt_engine(choose_engine(weights, options, on_cpu, info_));
     give_memory_back();  // what loading needed in between
   });
   info_.source = options.source;
   info_.device = device_kind(device);
   info_.device_name = device_name(device);
-  info_.engine = "graph";
-  info_.dtype = dtype == mx::float32 ? "float32" : "bfloat16";
-  info_.kv_dtype = info_.dtype;
   info_.weights_seed = options.weights_seed;
   info_.mlx_version = mx::version();
 }

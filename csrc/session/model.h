@@ -12,23 +12,32 @@
 #include "checkpoint/weights.h"
 #include "core/worker.h"
 #include "engine/engine.h"
+#include "session/frame_bytes.h"
 
 namespace personaplex {
 
 struct ModelOptions {
   std::string source;           // a checkpoint directory, or "random:7b", "random:tiny"
   std::string device = "auto";  // auto, cpu, gpu, metal, cuda
-  std::string engine = "auto";  // auto, graph
-  std::string dtype = "auto";   // auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16
+  std::string engine = "auto";  // auto (fused where it can), fused, graph
+  std::string dtype = "auto";   // of the graph engine: auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16
   LoadOptions load;
-  int context = 0;  // temporal positions kept; 0 = the checkpoint's
-  bool compile = false;
+  int context = 0;                 // temporal positions kept; 0 = the checkpoint's
+  int kv_bits = 0;                 // of the fused engine's temporal ring: 16, 8; 0 = 16
+  int threads = 0;                 // of the fused engine; 0 = all usable cores
+  bool compile = false;            // graph engine only
   std::uint64_t weights_seed = 0;  // random models only
 };
 
 /// What was loaded, for people.
 struct ModelInfo {
-  std::string source, device, device_name, engine, dtype, kv_dtype, mlx_version, compile_note;
+  std::string source, device, device_name, mlx_version;
+  std::string engine, dtype, kv_dtype;  // dtype: of the activations
+  std::string engine_note;              // why "auto" did not take the fused engine
+  std::string compile_note;             // why frames are not compiled although that was asked for
+  std::string instruction_set;          // of the fused engine on a CPU
+  int threads = 0;                      // of the fused engine; 0: MLX's own
+  FrameBytes frame_bytes;
   std::map<std::string, int> bits;  // temporal, depformer, heads, embeddings: the fewest bits of any of its matrices
   int group_size = 0;
   std::size_t weight_bytes = 0;    // of the language model's matrices, as held

@@ -2,9 +2,9 @@
 #include "session/session.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "core/error.h"
+#include "core/stopwatch.h"
 
 namespace personaplex {
 
@@ -14,14 +14,14 @@ class Session::StepGuard {
   explicit StepGuard(Session& session) : session_(session) { session_.poisoned_ = true; }
   StepOutput commit(StepOutput output) {
     output.index = session_.state_->frames++;
-    output.step_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();
+    output.step_ms = stopwatch_.ms();
     session_.poisoned_ = false;
     return output;
   }
 
  private:
   Session& session_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Stopwatch stopwatch_;
 };
 
 Session::Session(std::shared_ptr<Model> model, const SamplingOptions& how, std::uint64_t key)
@@ -29,9 +29,13 @@ Session::Session(std::shared_ptr<Model> model, const SamplingOptions& how, std::
 
 StepOutput Session::step(std::span<const float> pcm, std::optional<int> text) {
   check_step("Session.step");
-  StepGuard guard(*this);                                           // poisons the session unless committed
+  StepGuard guard(*this);  // poisons the session unless committed
+  const Stopwatch stopwatch;
   const auto user = model_->engine().encode(*state_->engine, pcm);  // [Q] codes
-  return guard.commit(advance(user, text, /* decode = */ true));
+  const double encode_ms = stopwatch.ms();
+  StepOutput out = advance(user, text, /* decode = */ true);
+  out.encode_ms = encode_ms;
+  return guard.commit(std::move(out));
 }
 
 StepOutput Session::step_codes(std::span<const int> user, std::optional<int> text, bool decode) {
@@ -45,16 +49,20 @@ StepOutput Session::advance(std::span<const int> user, std::optional<int> text, 
   TokenGrid& grid = state_->grid;
   grid.put(user, {}, text);  // the agent's text and codes stay open
   probe_.clear();
-  grid.commit(engine.step(*state_->engine, {grid.column(), grid.target(), grid.forced(), seed, state_->frames},
-                          sampling, probing ? &probe_ : nullptr));  // temporal, text, depformer
-  state_->position += 1;
   StepOutput out;
+  if (timing) out.timing.emplace();
+  grid.commit(engine.step(*state_->engine, {grid.column(), grid.target(), grid.forced(), seed, state_->frames},
+                          sampling, probing ? &probe_ : nullptr,
+                          timing ? &*out.timing : nullptr));  // temporal, text, depformer
+  state_->position += 1;
   out.tokens = grid.output().value();  // delays undone; a prompt has come before
   if (decode) {
     const int codebooks = model_->config().codebooks();
     std::vector<int> agent(out.tokens.begin() + 1, out.tokens.begin() + 1 + codebooks);
     for (int& code : agent) code = std::clamp(code, 0, model_->config().mimi.bins - 1);  // start tokens are no codes
+    const Stopwatch stopwatch;
     out.audio = engine.decode(*state_->engine, agent);
+    out.decode_ms = stopwatch.ms();
   }
   return out;
 }
@@ -70,6 +78,7 @@ void Session::reset() {
 std::shared_ptr<Session> Session::clone() const {
   auto copy = std::make_shared<Session>(model_, sampling, seed);
   copy->probing = probing;
+  copy->timing = timing;
   if (state_) copy->state_ = state_->clone();
   if (origin_) copy->origin_ = origin_->clone();
   copy->voice_columns_ = voice_columns_;

@@ -65,6 +65,8 @@ struct StepOutput {
   std::vector<int> tokens;   // [rows] text, agent codes, user codes of that frame
   std::uint64_t index = 0;   // 0 for the first step after the prompt
   double step_ms = 0;
+  double encode_ms = 0, decode_ms = 0;  // Mimi's parts of it; 0 where codes came in, or none went out
+  std::optional<StepTiming> timing;     // the language model's, while Session::timing is set
 };
 
 /// Methods run on the model's thread; the bindings see to it, and to one caller at a time.
@@ -107,6 +109,7 @@ class Session : public Resident {
   SamplingOptions sampling;
   std::uint64_t seed;
   bool probing = false;
+  bool timing = false;  // the graph engine then evaluates a frame in two halves, and is a little slower
 
  private:
   class StepGuard;

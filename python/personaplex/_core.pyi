@@ -44,6 +44,14 @@ class StepOutput:
     def index(self) -> int: ...  # 0 for the first step after the prompt
     @property
     def step_ms(self) -> float: ...
+    @property
+    def encode_ms(self) -> float: ...  # of step_ms; 0 where codes came in
+    @property
+    def temporal_ms(self) -> float | None: ...  # with the text head and the text token; None unless set_timing(True)
+    @property
+    def depformer_ms(self) -> float | None: ...  # None unless set_timing(True)
+    @property
+    def decode_ms(self) -> float: ...  # 0 where no audio went out
 
 class Snapshot:
     """The state of a session as an immutable value; restoring it shares memory until written."""
@@ -92,6 +100,9 @@ class Session:
     def voice_preset(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """(embeddings [V, dim], cache [rows, max_delay + 3]) of the voice given as codes to prompt()."""
 
+    def set_timing(self, on: bool) -> None:
+        """Whether steps say how their time divides between temporal and depformer; slows the graph engine a little."""
+
     # For tests.
     def grid_ring(
         self,
@@ -109,8 +120,8 @@ class Model:
         source: str,
         *,
         device: str = "auto",  # auto, cpu, gpu, metal, cuda
-        engine: str = "auto",  # auto, graph
-        dtype: str = "auto",  # auto, float32, bfloat16
+        engine: str = "auto",  # auto, fused, graph
+        dtype: str = "auto",  # of the graph engine: auto, float32, bfloat16
         temporal_bits: int = 0,
         depformer_bits: int = 0,
         head_bits: int = 0,
@@ -118,6 +129,8 @@ class Model:
         group_size: int = 0,
         depformer_steps: int = 0,
         context: int = 0,
+        kv_bits: int = 0,  # fused engine: 16, 8; 0 = 16
+        threads: int = 0,  # fused engine on a CPU; 0 = all usable cores
         compile: bool = False,
         dequantize: bool = False,
         weights_seed: int = 0,  # random models only
@@ -128,8 +141,12 @@ class Model:
     # depformer_steps, frame_samples, silence_codes, sine_codes, spacer_frames
     @property
     def info(self) -> dict[str, object]: ...
-    # info keys: source, device, device_name, engine, dtype, kv_dtype, weights_seed, bits {component: int}, group_size,
-    # weight_bytes, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    # info keys: source, device, device_name, engine, engine_note (str), dtype (of the activations), kv_dtype (float32,
+    # bfloat16, int8), instruction_set (str), threads (int or None), weights_seed, bits {component: int}, group_size,
+    # weight_bytes, frame_bytes {mimi_encode, temporal, depformer, mimi_decode: a frame; temporal_kv, mimi_kv: a visible
+    # position}, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    @property
+    def calls(self) -> int | None: ...  # operations dispatched so far; None where they are not counted
     def session(self, sampling: Sampling | None = None, seed: int = 0) -> Session: ...
     def load_snapshot(self, path: str, key: str) -> Snapshot:
         """WeightsError when the file is broken or its key is another one."""

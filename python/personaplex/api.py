@@ -38,6 +38,8 @@ def load(
     group_size: int | None = None,
     depformer_steps: int | None = None,
     context: int | None = None,
+    kv_bits: int | None = None,
+    threads: int | None = None,
     compile: bool = False,
     revision: str | None = None,
     prompt_cache: str = "auto",
@@ -49,8 +51,9 @@ def load(
         model: a checkpoint directory, a hub id `owner/name[@revision]`, "random:tiny" or "random:7b" (random weights:
             they speak noise, and need no download).
         device: "auto", "cpu", "gpu", "metal" or "cuda".
-        engine: "auto" or "graph".
-        dtype: "auto", "float32" or "bfloat16".
+        engine: "fused" (own kernels, tens of times faster; CPU for now), "graph" (plain MLX operations, any device), or
+            "auto": fused where it can. info["engine_note"] says why it could not.
+        dtype: of the graph engine's activations: "auto", "float32" or "bfloat16".
         bits: 4, 8 or 16 for the temporal transformer and the depformer of an unquantized checkpoint; None as stored.
             Heads and embeddings stay at 16 bits unless their own argument is given.
         temporal_bits, depformer_bits: for one of the two, over `bits`.
@@ -58,9 +61,12 @@ def load(
         group_size: weights that share a scale, 32 or 64; None for the larger one that divides the sizes.
         depformer_steps: 8 (default) or 16; the result is the same, 16 takes longer.
         context: positions that the temporal transformer sees, 2 or more; None as the model says (3000).
-        compile: compile the frame with mx::compile: between 7 % faster and 3 % slower, for about 13 s at every start on
-            a CPU (up to 70 s on an H200, kernels cold). Where it cannot, the model runs without and
-            info["compile_note"] says why.
+        kv_bits: 16 or 8 for what the temporal transformer remembers, fused engine only; None for 16. With 8 a context
+            of 3000 takes 0.8 GB instead of 1.6.
+        threads: of the fused engine on a CPU; None for all cores that this process may use.
+        compile: compile the graph engine's frame with mx::compile: between 7 % faster and 3 % slower, for about 13 s at
+            every start on a CPU (up to 70 s on an H200, kernels cold). The fused engine has nothing to compile; there,
+            and where it is not possible, the model runs without and info["compile_note"] says why.
         revision: of a hub model: branch, tag or commit.
         prompt_cache: where the state after a prompt is kept: "auto" (memory, and disk when it took over a second),
             "memory", "disk", "off".
@@ -85,6 +91,8 @@ def load(
         _check(name, value, (None, 4, 8, 16))
     _check("group_size", group_size, (None, 32, 64))
     _check("depformer_steps", depformer_steps, (None, 8, 16))
+    _check("kv_bits", kv_bits, (None, 8, 16))
+    _check_threads(threads)
     _check("prompt_cache", prompt_cache, MODES)
     check_context(context)
     source = hub.resolve(model, revision)
@@ -101,6 +109,8 @@ def load(
         group_size=group_size or 0,
         depformer_steps=depformer_steps or 0,
         context=context or 0,
+        kv_bits=kv_bits or 0,
+        threads=threads or 0,
         compile=compile,
     )
     try:
@@ -149,8 +159,15 @@ def check_context(context: int | None) -> None:
         raise ValueError(f"[load] expected a context of 2 or more positions, got {context!r}.")
 
 
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"[load] expected threads of 1 or more, got {threads!r}.")
+
+
 def _warn(info: Mapping[str, Any]) -> None:
     """Tells of what was asked for and not done."""
+    if info["device"] == "cpu" and (note := info.get("engine_note")):
+        logger.warning("[load] the graph engine runs, which is slower: %s.", note)
     if note := info.get("compile_note"):
         logger.warning("[load] not compiled: %s", note)
     if kept := info.get("kept_16bit"):

@@ -26,7 +26,10 @@ from personaplex.voices import Voice, VoiceLibrary, VoiceLike, imitate, larger_c
 MAX_SEED = 2**63 - 1
 
 # What a response tells of the model it came from.
-_DESCRIBED = ("device", "engine", "dtype", "bits", "group_size", "kept_16bit", "compiled", "compile_note")
+_DESCRIBED = (
+    *("device", "engine", "engine_note", "dtype", "kv_dtype"),
+    *("bits", "group_size", "kept_16bit", "compiled", "compile_note"),
+)
 
 
 class Model:
@@ -75,9 +78,11 @@ class Model:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Where and how it runs: device, engine, dtype, bits per component, weight bytes, versions.
+        """Where and how it runs: device, engine, dtypes, threads, bits per component, bytes, versions.
 
-        compile_note says why compiling was asked for and not done, kept_16bit names what could not be quantized.
+        engine_note says why "auto" did not take the fused engine, compile_note why compiling was asked for and not
+        done, kept_16bit names what could not be quantized. frame_bytes is what a frame reads: of weights by its four
+        parts, and of keys and values by visible position (temporal_kv, of 80 ms; mimi_kv, of 40 ms, in each direction).
         """
         return {**self._core.info, "name": self.name, "revision": self._source.revision}
 

@@ -26,7 +26,8 @@ MAX_DISK_BYTES = 2 << 30
 DISK_WORTH_SECONDS = 1.0  # "auto" writes a file only when the prompt took longer than this
 # Parts of the core's info that change the numbers of a state.
 COMPUTED_WITH = (
-    *("engine", "device", "device_name", "dtype", "kv_dtype", "bits", "group_size", "kept_16bit", "compiled"),
+    *("engine", "device", "device_name", "instruction_set", "dtype", "kv_dtype"),
+    *("bits", "group_size", "kept_16bit", "compiled"),
 )
 MODES = ("auto", "memory", "disk", "off")
 

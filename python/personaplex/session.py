@@ -26,6 +26,9 @@ class StepOutput:
         tokens: [rows] int32: text, agent codes, user codes of the frame.
         index: 0 for the first step.
         step_ms: how long the step took.
+        encode_ms, decode_ms: Mimi's two parts of it.
+        temporal_ms, depformer_ms: the language model's two parts of it, text head and text token in the first; None
+            unless set_timing(True).
     """
 
     audio: NDArray[np.float32]
@@ -34,6 +37,10 @@ class StepOutput:
     tokens: NDArray[np.int32]
     index: int
     step_ms: float
+    encode_ms: float = 0.0
+    temporal_ms: float | None = None
+    depformer_ms: float | None = None
+    decode_ms: float = 0.0
 
 
 class Session:
@@ -85,7 +92,18 @@ class Session:
         with _Exclusive(self, "step"):
             out = self._core.step(frame, text)
             shown = self._detokenizer.push(out.text_token)
-        return StepOutput(out.audio, shown, out.text_token, out.tokens, out.index, out.step_ms)
+        return StepOutput(
+            *(out.audio, shown, out.text_token, out.tokens, out.index),
+            *(out.step_ms, out.encode_ms, out.temporal_ms, out.depformer_ms, out.decode_ms),
+        )
+
+    def set_timing(self, on: bool) -> None:
+        """Whether steps tell temporal_ms and depformer_ms.
+
+        The graph engine computes a frame in two halves for it and takes a little longer; the fused engine does not.
+        """
+        with _Exclusive(self, "set_timing"):
+            self._core.set_timing(on)
 
     def flush_text(self) -> str:
         """The rest of the text at the end of a conversation: an unfinished character, shown as U+FFFD."""

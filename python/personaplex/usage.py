@@ -21,7 +21,7 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of load() among the options."""
     names = (
         "device engine dtype bits temporal_bits depformer_bits head_bits embedding_bits group_size depformer_steps "
-        "context compile revision prompt_cache"
+        "context kv_bits threads compile revision prompt_cache"
     )
     return {name: getattr(options, name) for name in names.split() if hasattr(options, name)}
 

@@ -47,6 +47,7 @@ INFO: dict[str, Any] = {
     "device": "cpu",
     "device_name": "fake",
     "engine": "graph",
+    "engine_note": "",
     "dtype": "float32",
     "kv_dtype": "float32",
     "weights_seed": 0,
@@ -77,6 +78,10 @@ class FakeStepOutput:
     tokens: np.ndarray
     index: int
     step_ms: float
+    encode_ms: float = 0.25
+    temporal_ms: float | None = None
+    depformer_ms: float | None = None
+    decode_ms: float = 0.25
 
 
 @dataclass(frozen=True)

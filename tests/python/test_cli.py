@@ -75,6 +75,7 @@ def test_every_option_arrives(capsys):
         *("--audio-temp", 0.5, "--audio-top-k", 7, "--text-temp", 0.25, "--text-top-k", 9, "--seed", 42),
         *("--model", "random:tiny", "--device", "cpu", "--engine", "graph", "--dtype", "float32", "--bits", 8),
         *("--temporal-bits", 4, "--depformer-bits", 16, "--head-bits", 8, "--embedding-bits", 8, "--group-size", 32),
+        *("--kv-bits", 8, "--threads", 3),
         *("--depformer-steps", 16, "--context", 100, "--compile", "--prompt-cache", "off", "--json"),
     )
     assert status == 0
@@ -93,6 +94,8 @@ def test_every_option_arrives(capsys):
                 "group_size": 32,
                 "depformer_steps": 16,
                 "context": 100,
+                "kv_bits": 8,
+                "threads": 3,
                 "compile": True,
                 "revision": None,
                 "prompt_cache": "off",

@@ -88,3 +88,43 @@ def test_what_cannot_be_quantized_is_warned_of_once(tmp_path, caplog):
         "[load] kept at 16 bits, because no group size divides their rows: "
         f"{', '.join(kept[:4])} and {len(kept) - 4} more."
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "quick"}, r"expected engine auto, fused or graph, got 'quick'"),
+        ({"engine": "fused", "dtype": "float32"}, r"engine='fused' does not fit: dtype='float32'.*leave dtype"),
+        ({"engine": "graph", "kv_bits": 8}, r"kv_bits=8 is an option of the fused engine"),
+        ({"engine": "graph", "threads": 2}, r"threads=2 is an option of the fused engine"),
+        ({"dtype": "bfloat16", "threads": 2}, r"threads=2 is an option of the fused engine.*dtype='bfloat16'"),
+        ({"kv_bits": 4}, r"expected kv_bits 8, 16, got 4"),
+        ({"kv_bits": True}, r"expected kv_bits 8, 16, got True"),
+        ({"threads": 0}, r"expected threads of 1 or more, got 0"),
+        ({"threads": 1 << 20}, r"expected threads from 1 to 1024"),
+    ],
+)
+def test_engine_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        personaplex.load("random:tiny", device="cpu", **options)
+
+
+def test_frame_bytes_are_counted_from_the_weight_table(directories):
+    """Everything but the embedding tables is read, and of those a row; a position of the ring is 2 x layers x dim."""
+    model = personaplex.load(directories["mlx"], device="cpu", engine="graph")
+    try:
+        info, config = model.info, model.config
+    finally:
+        model.unload()
+    counted = info["frame_bytes"]
+    kwargs = checkpoints.KWARGS
+    dim, narrow = kwargs["dim"], kwargs["depformer_dim"]
+    tables = config["text_card"] + 1 + config["n_q"] * (config["card"] + 1)
+    narrow_tables = config["text_card"] + 1 + (config["depformer_steps"] - 1) * (config["card"] + 1)
+    embeddings = 2 * (tables * dim + narrow_tables * narrow)
+    rows = 2 * (config["rows"] * dim + config["depformer_steps"] * narrow)
+    norms = counted["temporal"] + counted["depformer"] - (info["weight_bytes"] - embeddings + rows)
+    assert 0 < norms <= 4 * ((2 * config["num_layers"] + 1) * dim + 2 * kwargs["depformer_num_layers"] * narrow)
+    assert counted["temporal_kv"] == 2 * config["num_layers"] * dim * 4
+    assert counted["mimi_encode"] > 0
+    assert counted["mimi_decode"] > 0

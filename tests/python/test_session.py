@@ -349,3 +349,24 @@ def test_config_is_the_checkpoints():
     assert config["frame_samples"] == 1920
     assert config["spacer_frames"] == 6
     assert config["silence_codes"] == golden("nano")["lmgen.silence_tokens"].tolist()
+
+
+def test_a_step_tells_where_its_time_went():
+    session = prompted(model("nano"), "nano")
+    frame = user_pcm("nano")[0]
+    plain = session.step(frame)
+    assert (plain.temporal_ms, plain.depformer_ms) == (None, None)
+    session.set_timing(True)
+    timed = session.step(frame)
+    parts = [timed.encode_ms, timed.temporal_ms, timed.depformer_ms, timed.decode_ms]
+    assert min(parts) > 0
+    assert sum(parts) <= timed.step_ms
+    from_codes = session.clone().step_codes(user_codes("nano")[0], decode=False)
+    assert (from_codes.encode_ms, from_codes.decode_ms) == (0, 0)
+    assert from_codes.temporal_ms > 0
+
+
+def test_timing_changes_no_token():
+    sessions = [prompted(model("nano"), "nano", WARM, 3) for _ in range(2)]
+    sessions[0].set_timing(True)
+    assert listen(sessions[0], user_pcm("nano")[:3]) == listen(sessions[1], user_pcm("nano")[:3])
