@@ -1,6 +1,8 @@
 // csrc/cpu/pool.cpp: tickets, spinning with yields, and sleep.
 #include "cpu/pool.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -72,17 +74,46 @@ int usable_cores() {
 #endif
 }
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) { start(threads); }
+
+Pool::~Pool() { stop(); }
+
+void Pool::start(int threads) {
   const int count = threads > 0 ? threads : usable_cores();
+  stop_ = false;
   for (int i = 1; i < count; ++i) workers_.emplace_back([this] { loop(); });
 }
 
-Pool::~Pool() {
+void Pool::stop() {
   stop_ = true;
   chunks_ = 0;
   ticket_.store(std::uint64_t{++epoch_} << 32);
   ticket_.notify_all();
   for (auto& worker : workers_) worker.join();
+  workers_.clear();
+}
+
+void Pool::resize(int threads) {
+  const Step step(*this);
+  if ((threads > 0 ? threads : usable_cores()) == this->threads()) return;
+  stop();
+  start(threads);
+}
+
+std::shared_ptr<Pool> process_pool(int threads) {
+  static std::mutex mutex;
+  static std::weak_ptr<Pool> current;
+  static pid_t owner = 0;
+  const std::lock_guard lock(mutex);
+  std::shared_ptr<Pool> pool = owner == getpid() ? current.lock() : nullptr;
+  if (pool == nullptr) {
+    pool = std::make_shared<Pool>(threads);
+    current = pool;
+    owner = getpid();
+  } else {
+    pool->resize(threads);
+  }
+  return pool;
 }
 
 void Pool::work(std::uint32_t epoch) {

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -29,6 +30,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
+  /// Another number of workers, from the next step on.
+  void resize(int threads);
 
   /// Calls body(chunk) for every chunk in [0, chunks), in any order, on any thread, and returns when all are done. One
   /// caller at a time (hold a Step); `body` must not throw and must not call run().
@@ -59,6 +62,8 @@ class Pool {
   void run_chunks(int chunks, Function function, void* context);
   void work(std::uint32_t epoch);
   void loop();
+  void start(int threads);
+  void stop();
 
   // Epoch in the upper half, next chunk in the lower: one word, so that a late worker cannot take a chunk of another
   // epoch.
@@ -76,5 +81,9 @@ class Pool {
   std::condition_variable turn_changed_;
   std::uint64_t next_turn_ = 0, turn_ = 0;
 };
+
+/// The pool of this process: one for all models, alive while one of them is. The latest caller decides how many threads
+/// it has (0: usable_cores()). A forked child gets a pool of its own.
+std::shared_ptr<Pool> process_pool(int threads);
 
 }  // namespace personaplex::cpu

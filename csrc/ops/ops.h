@@ -85,7 +85,7 @@ enum class Epilogue : std::uint8_t {
 };
 
 struct Product {
-  Norm norm;
+  Norm norm = {};
   Epilogue epilogue = Epilogue::kStore;
   const Weight* scale = nullptr;  // [N], layer scale
 };

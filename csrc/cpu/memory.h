@@ -1,0 +1,11 @@
+// csrc/cpu/memory.h: page-aligned memory that costs nothing until it is touched.
+#pragma once
+
+#include "ops/ops.h"
+
+namespace personaplex::cpu {
+
+/// Zero-filled; reserved now, backed by pages as they are written. DeviceError when the system refuses.
+std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes);
+
+}  // namespace personaplex::cpu

@@ -1,0 +1,286 @@
+// csrc/model/fused_engine.cpp: the frame: the host writes a block of numbers, the device runs, the host reads tokens.
+#include "model/fused_engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "cpu/cpu_ops.h"
+#include "model/depformer.h"
+#include "model/fused_state.h"
+#include "model/probes.h"
+#include "model/temporal.h"
+
+namespace personaplex {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+FusedState& fused(EngineState& state) { return static_cast<FusedState&>(state); }
+
+class FusedEngine : public Engine {
+ public:
+  FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits);
+
+  const Config& config() const override { return config_; }
+  int depformer_steps() const override { return depformer_.steps(); }
+  std::uint64_t calls() const override { return ops_->calls(); }
+  std::unique_ptr<EngineState> new_state() const override { return make_state(); }
+
+  void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) override;
+  void prefill_embeddings(EngineState& state, std::span<const float> embeddings) override;
+  FrameTokens step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling, Probe* probe,
+                   StepTiming* timing) override;
+  std::vector<float> embed(std::span<const std::vector<int>> columns) override;
+  void reset_mimi(EngineState& state) override;
+  std::vector<int> encode(EngineState& state, std::span<const float> pcm, Probe* probe) override;
+  std::vector<float> decode(EngineState& state, std::span<const int> codes, Probe* probe) override;
+  Probe probe_temporal(std::span<const std::vector<int>> columns, int chunk) override;
+  Probe probe_depformer(std::span<const float> hidden, std::span<const int> text,
+                        std::span<const std::vector<int>> given) override;
+
+ private:
+  std::unique_ptr<FusedState> make_state() const;
+  /// Fills ids_ with up to kMaxColumns columns.
+  void put_ids(std::span<const std::vector<int>> columns);
+  /// Calls pass(begin, count) for the stretches of `total` columns that go through together.
+  static void in_passes(std::size_t total, int largest, const std::function<void(std::size_t begin, int count)>& pass);
+  void prefill(KvRings& rings, int count);
+  Probe depformer_logits(std::size_t rows) const;
+  std::size_t dim() const { return static_cast<std::size_t>(config_.dim); }
+
+  Config config_;
+  int kv_bits_;
+  std::unique_ptr<ops::Ops> ops_;  // outlives what it has made
+  Temporal temporal_;
+  Depformer depformer_;
+  Rvq rvq_;
+  MimiEncoder mimi_encoder_;
+  MimiDecoder mimi_decoder_;
+  // Written by the host before a frame.
+  Buffer<std::int32_t> ids_;     // [rows][kMaxColumns]
+  Buffer<ops::Column> columns_;  // [kMaxColumns]
+  Buffer<ops::Draw> draws_;      // [1 + steps]
+  // Read by the host after it.
+  Buffer<std::int32_t> tokens_;                    // [1 + steps]
+  Buffer<std::int32_t> user_codes_, agent_codes_;  // [Q]
+  Buffer<float> pcm_;                              // [1920]
+  // In between.
+  Buffer<float> x_, hidden_;    // [kMaxColumns, D]
+  Buffer<float> text_logits_;   // [kMaxColumns, text_card]
+  Buffer<float> audio_logits_;  // [steps, card]
+};
+
+FusedEngine::FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits)
+    : config_(weights.config),
+      kv_bits_(kv_bits),
+      ops_(std::move(ops)),
+      temporal_(*ops_, weights),
+      depformer_(*ops_, weights),
+      rvq_(*ops_, weights.mimi.rvq_first, weights.mimi.rvq_rest),
+      mimi_encoder_(*ops_, weights.mimi, weights.config.mimi, rvq_),
+      mimi_decoder_(*ops_, weights.mimi, weights.config.mimi, rvq_),
+      ids_(*ops_, static_cast<std::size_t>(config_.rows()) * kMaxColumns),
+      columns_(*ops_, kMaxColumns),
+      draws_(*ops_, static_cast<std::size_t>(1 + depformer_.steps())),
+      tokens_(*ops_, draws_.size()),
+      user_codes_(*ops_, static_cast<std::size_t>(config_.codebooks())),
+      agent_codes_(*ops_, user_codes_.size()),
+      pcm_(*ops_, static_cast<std::size_t>(config_.mimi.frame_samples())),
+      x_(*ops_, kMaxColumns * dim()),
+      hidden_(*ops_, x_.size()),
+      text_logits_(*ops_, kMaxColumns * static_cast<std::size_t>(config_.text_card)),
+      audio_logits_(*ops_, static_cast<std::size_t>(depformer_.steps()) * static_cast<std::size_t>(config_.card)) {}
+
+std::unique_ptr<FusedState> FusedEngine::make_state() const {
+  return std::make_unique<FusedState>(KvRings(*ops_, temporal_.ring_shape(kv_bits_)), mimi_encoder_.new_state(),
+                                      mimi_decoder_.new_state(), [this] { return make_state(); });
+}
+
+void FusedEngine::put_ids(std::span<const std::vector<int>> columns) {
+  for (int i = 0; i < config_.rows(); ++i) {
+    const auto row = static_cast<std::size_t>(temporal_.id_row(i));
+    for (std::size_t t = 0; t < columns.size(); ++t) {
+      ids_[static_cast<std::size_t>(i) * kMaxColumns + t] = columns[t].at(row);
+    }
+  }
+}
+
+void FusedEngine::in_passes(std::size_t total, int largest,
+                            const std::function<void(std::size_t begin, int count)>& pass) {
+  for (std::size_t done = 0; done < total;) {
+    const auto count = static_cast<int>(std::min(total - done, static_cast<std::size_t>(largest)));
+    pass(done, count);
+    done += static_cast<std::size_t>(count);
+  }
+}
+
+void FusedEngine::prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) {
+  KvRings& rings = fused(state).temporal;
+  in_passes(columns.size(), kMaxColumns, [&](std::size_t begin, int count) {
+    put_ids(columns.subspan(begin, static_cast<std::size_t>(count)));
+    rings.advance(count, columns_.data());
+    const auto frame = ops_->begin();
+    temporal_.embed(ids_.at(), count, x_.at());
+    temporal_.prefill(x_.at(), rings, columns_.at(), count);
+  });
+}
+
+void FusedEngine::prefill_embeddings(EngineState& state, std::span<const float> embeddings) {
+  KvRings& rings = fused(state).temporal;
+  in_passes(embeddings.size() / dim(), kMaxColumns, [&](std::size_t begin, int count) {
+    std::copy_n(embeddings.data() + begin * dim(), static_cast<std::size_t>(count) * dim(), x_.data());
+    rings.advance(count, columns_.data());
+    const auto frame = ops_->begin();
+    temporal_.prefill(x_.at(), rings, columns_.at(), count);
+  });
+}
+
+FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
+                              Probe* probe, StepTiming* timing) {
+  const auto start = Clock::now();
+  KvRings& rings = fused(state).temporal;
+  put_ids({&input.column, 1});
+  for (std::size_t i = 0; i < draws_.size(); ++i) {
+    const Sampling& how = i == 0 ? sampling.text : sampling.audio;
+    draws_[i] = {.temperature = how.temperature,
+                 .top_k = how.top_k,
+                 .target = input.target[i],
+                 .forced = input.forced[i],
+                 .seed = input.seed,
+                 .frame = input.frame};
+  }
+  rings.advance(1, columns_.data());
+  {
+    const auto frame = ops_->begin();
+    temporal_.embed(ids_.at(), 1, x_.at());
+    temporal_.forward(x_.at(), rings, columns_.at(), 1);
+    temporal_.head(x_.at(), 1, hidden_.at(), text_logits_.at());
+    ops_->sample(text_logits_.at(), config_.text_card, draws_.at(), 0, tokens_.at());
+    if (timing != nullptr) timing->temporal_ms = milliseconds_since(start);
+    depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at());
+  }
+  if (timing != nullptr) timing->depformer_ms = milliseconds_since(start) - timing->temporal_ms;
+  if (probe != nullptr) {
+    (*probe)["hidden"] = copy_floats(hidden_.at(), {config_.dim});
+    (*probe)["text_logits"] = copy_floats(text_logits_.at(), {config_.text_card});
+    (*probe)["audio_logits"] = copy_floats(audio_logits_.at(), {depformer_.steps(), config_.card});
+  }
+  return {tokens_.data(), tokens_.data() + tokens_.size()};
+}
+
+std::vector<float> FusedEngine::embed(std::span<const std::vector<int>> columns) {
+  std::vector<float> out(columns.size() * dim());
+  in_passes(columns.size(), kMaxColumns, [&](std::size_t begin, int count) {
+    put_ids(columns.subspan(begin, static_cast<std::size_t>(count)));
+    {
+      const auto frame = ops_->begin();
+      temporal_.embed(ids_.at(), count, x_.at());
+    }
+    std::copy_n(x_.data(), static_cast<std::size_t>(count) * dim(), out.data() + begin * dim());
+  });
+  return out;
+}
+
+void FusedEngine::reset_mimi(EngineState& state) {
+  fused(state).encoder.reset();
+  fused(state).decoder.reset();
+}
+
+std::vector<int> FusedEngine::encode(EngineState& state, std::span<const float> pcm, Probe* probe) {
+  CodecState& encoder = fused(state).encoder;
+  std::copy(pcm.begin(), pcm.end(), MimiEncoder::pcm(encoder).as<float>());
+  mimi_encoder_.step(encoder, user_codes_.at(), probe);
+  return {user_codes_.data(), user_codes_.data() + user_codes_.size()};
+}
+
+std::vector<float> FusedEngine::decode(EngineState& state, std::span<const int> codes, Probe* probe) {
+  std::copy(codes.begin(), codes.end(), agent_codes_.data());
+  mimi_decoder_.step(fused(state).decoder, agent_codes_.at(), pcm_.at(), probe);
+  return {pcm_.data(), pcm_.data() + pcm_.size()};
+}
+
+Probe FusedEngine::probe_temporal(std::span<const std::vector<int>> columns, int chunk) {
+  KvRings rings(*ops_, temporal_.ring_shape(kv_bits_));
+  const auto total = static_cast<std::int64_t>(columns.size());
+  OwnedTensor embeddings = allocate_tensor(DType::kF32, {total, config_.dim});
+  OwnedTensor hidden = allocate_tensor(DType::kF32, {total, config_.dim});
+  OwnedTensor logits = allocate_tensor(DType::kF32, {total, config_.text_card});
+  in_passes(columns.size(), chunk, [&](std::size_t begin, int count) {
+    const auto keep = [&](const OwnedTensor& all, const Buffer<float>& part) {
+      const auto width = static_cast<std::size_t>(all.view.dim(1));
+      std::copy_n(part.data(), static_cast<std::size_t>(count) * width,
+                  reinterpret_cast<float*>(all.mutable_data) + begin * width);
+    };
+    put_ids(columns.subspan(begin, static_cast<std::size_t>(count)));
+    rings.advance(count, columns_.data());
+    auto frame = ops_->begin();
+    temporal_.embed(ids_.at(), count, x_.at());
+    frame.reset();
+    keep(embeddings, x_);
+    frame = ops_->begin();
+    temporal_.forward(x_.at(), rings, columns_.at(), count);
+    temporal_.head(x_.at(), count, hidden_.at(), text_logits_.at());
+    frame.reset();
+    keep(hidden, hidden_);
+    keep(logits, text_logits_);
+  });
+  return {{"embeddings", embeddings.view}, {"hidden", hidden.view}, {"text_logits", logits.view}};
+}
+
+Probe FusedEngine::probe_depformer(std::span<const float> hidden, std::span<const int> text,
+                                   std::span<const std::vector<int>> given) {
+  const auto rows = static_cast<std::int64_t>(text.size());
+  OwnedTensor logits = allocate_tensor(DType::kF32, {rows, depformer_.steps(), config_.card});
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    std::copy_n(hidden.data() + i * dim(), dim(), hidden_.data());
+    tokens_[0] = text[i];
+    for (std::size_t k = 0; k < given[i].size(); ++k) draws_[k + 1] = {.target = given[i][k], .forced = 1};
+    {
+      const auto frame = ops_->begin();
+      depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at());
+    }
+    std::copy_n(audio_logits_.data(), audio_logits_.size(),
+                reinterpret_cast<float*>(logits.mutable_data) + i * audio_logits_.size());
+  }
+  return {{"logits", logits.view}};
+}
+
+}  // namespace
+
+std::string fused_obstacle(const Weights& weights) {
+  std::string obstacle;
+  for_each_matrix(weights, [&](Component, const Matrix& m) {
+    if (obstacle.empty() && !cpu::supports(m)) {
+      obstacle =
+          "it reads weights in bfloat16, or quantized to 4 or 8 bits in groups of 32 or 64 with 16-bit scales, and "
+          "this model has a matrix " +
+          shape_string({m.n, m.k}) + " of another kind (" +
+          (m.quantized() ? std::to_string(m.bits) + " bits, " + name_of(m.scales.dtype) + " scales"
+                         : std::string(name_of(m.weight.dtype))) +
+          ")";
+    }
+  });
+  const int head_dim = std::max({weights.config.head_dim(), weights.config.depformer_head_dim(),
+                                 weights.config.mimi.dimension / weights.config.mimi.num_heads});
+  if (obstacle.empty() && head_dim > cpu::kMaxHeadDim) {
+    obstacle = "its attention heads have at most " + std::to_string(cpu::kMaxHeadDim) +
+               " values, and this model's have " + std::to_string(head_dim);
+  }
+  return obstacle;
+}
+
+std::unique_ptr<Engine> make_fused_engine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits) {
+  return std::make_unique<FusedEngine>(weights, std::move(ops), kv_bits);
+}
+
+std::unique_ptr<Engine> make_fused_cpu_engine(const Weights& weights, const FusedOptions& options) {
+  return make_fused_engine(weights, cpu::make_cpu_ops(options.threads), options.kv_bits);
+}
+
+}  // namespace personaplex
