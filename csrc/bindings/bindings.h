@@ -24,6 +24,7 @@ namespace personaplex::bindings {
 namespace nb = nanobind;
 
 void register_errors(nb::module_& m);
+void register_bench(nb::module_& m);
 void register_model(nb::module_& m);
 void register_session(nb::module_& m);
 void register_tools(nb::module_& m);

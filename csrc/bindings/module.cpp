@@ -149,4 +149,5 @@ NB_MODULE(_core, m) {
   b::register_model(m);
   b::register_session(m);
   b::register_tools(m);
+  b::register_bench(m);
 }

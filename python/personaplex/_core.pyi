@@ -193,5 +193,8 @@ def sample_with_noise(
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
     """The four words of Philox 4x32-10."""
 
+def read_bandwidth(threads: int = 0, megabytes: int = 512, passes: int = 5) -> dict[str, list[float]]:
+    """GB/s of each pass over fresh memory by the pool's threads, by name of the loop that reads."""
+
 def devices() -> dict[str, bool]:
     """Which of cpu, metal, cuda this MLX can use."""
