@@ -22,6 +22,7 @@ struct Portable {
   typedef std::uint32_t Words __attribute__((vector_size(16)));
   typedef std::uint16_t Halves __attribute__((vector_size(8)));
   typedef std::int8_t Bytes __attribute__((vector_size(4)));
+  typedef std::int8_t Bytes16 __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
   static constexpr int kRegisters = 16;
 
@@ -64,10 +65,17 @@ struct Portable {
   }
   static PERSONAPLEX_INLINE Vec load_f16(const std::uint16_t* p) { return from_f16(read<Halves>(p)); }
   static PERSONAPLEX_INLINE Vec load_f16_n(const std::uint16_t* p, int n) { return from_f16(read<Halves>(p, n)); }
-  static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) { return __builtin_convertvector(read<Bytes>(p), Vec); }
-  static PERSONAPLEX_INLINE Vec load_i8_n(const std::int8_t* p, int n) {
-    return __builtin_convertvector(read<Bytes>(p, n), Vec);
+  /// Bytes become the highest of their words, by two interleavings with zeros.
+  static PERSONAPLEX_INLINE Vec from_i8(Bytes raw) {
+    const Bytes16 zeros = {};
+    Bytes16 v = {};
+    std::memcpy(&v, &raw, sizeof raw);
+    v = __builtin_shufflevector(zeros, v, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    v = __builtin_shufflevector(zeros, v, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
+    return __builtin_convertvector(reinterpret<Mask>(v) >> 24, Vec);
   }
+  static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) { return from_i8(read<Bytes>(p)); }
+  static PERSONAPLEX_INLINE Vec load_i8_n(const std::int8_t* p, int n) { return from_i8(read<Bytes>(p, n)); }
 
   static PERSONAPLEX_INLINE void store_bf16_n(std::uint16_t* p, Vec v, int n) {
     for (int i = 0; i < n; ++i) p[i] = to_bf16_bits(v[i]);
