@@ -1,118 +1,146 @@
 #!/usr/bin/env python3
-"""Times one frame and its parts: Mimi encode, language model (temporal, text, depformer), Mimi decode, the whole step.
+"""Times a frame of a conversation and its parts, and says how close that is to what the memory allows.
 
-    python bench/step_latency.py                                   # random:tiny, the engine and device that are there
-    python bench/step_latency.py --model random:7b --bits 4 --device cuda --compile --json
-
-Speed does not depend on what the weights are, so random ones of full size serve. The parts are measured in turn within
-every round, so that a machine that slows down does so for all of them. Parts overlap nowhere: the total is measured by
-itself and may differ from their sum.
+A frame is 80 ms of speech; a model that takes longer cannot talk in real time. At one frame at a time nearly all of
+that time goes into reading the weights, so bytes / (speed of the memory) is the floor, and the benchmark measures both
+in turns. Speed does not depend on what the weights are: random ones of full size serve, and need no download.
 """
 
 import argparse
 import json
-import statistics
+import re
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
-import numpy as np
+import figure
+import machine
+import measure
+import report
 
 import personaplex
 
-FRAME_MS = 80.0
+_EXAMPLES = """\
+examples:
+  # a small model: is everything installed?
+  python bench/step_latency.py --random tiny
+
+  # the full size at 4 bits, with 250 frames (20 s of conversation) behind it
+  python bench/step_latency.py --random 7b --bits 4 --context 250
+
+  # against plain MLX operations, in one run; and a picture
+  python bench/step_latency.py --random 7b --bits 4 --context 250 --compare graph --plot frame.png
+
+  # your own weights, at the rhythm of a conversation, kept in bench/results/laptop.jsonl
+  python bench/step_latency.py --model aufklarer/PersonaPlex-7B-MLX-4bit --paced --save laptop
+
+what the table says:
+  part        Mimi encode (your audio to codes), temporal (the 7B transformer, and the text token), depformer (the
+              agent's 8 codes), Mimi decode (codes to audio)
+  p50 p95 p99 half of the frames, 95 and 99 in 100, were as fast as that
+  MB          what the part reads from memory, counted from the table of weights
+  GB/s        MB / p50
+  of memory   of the speed at which a loop that does nothing else reads this machine's memory
+"""
 
 
-def percentile(times: list[float], q: float) -> float:
-    return float(np.percentile(np.asarray(times), q))
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"step_latency: error: {message}; see --help\n")
 
 
-def timed(call: Callable[[], object]) -> float:
+def parser() -> argparse.ArgumentParser:
+    out = _Parser(
+        prog="step_latency.py",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model = out.add_argument_group("model")
+    which = model.add_mutually_exclusive_group()
+    which.add_argument("--model", metavar="MODEL", help="hub id, directory or random:* (default: random:tiny)")
+    which.add_argument("--random", choices=("7b", "tiny"), help="random weights of that size: --model random:SIZE")
+    model.add_argument("--bits", type=int, choices=(4, 8, 16), help="of the weights, where they are not quantized yet")
+    model.add_argument("--kv-bits", type=int, choices=(16, 8), help="of keys and values, fused engine (default: 16)")
+    model.add_argument("--device", default="auto", choices=("auto", "cpu", "gpu", "metal", "cuda"))
+    model.add_argument("--engine", default="auto", choices=("auto", "fused", "graph"), help="default: the faster one")
+    model.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="graph engine only")
+    model.add_argument("--depformer-steps", type=int, choices=(8, 16), help="default: 8")
+    model.add_argument("--compile", action="store_true", help="mx::compile, graph engine only")
+    model.add_argument("--threads", type=int, metavar="N", help="fused engine (default: all usable cores)")
+    run = out.add_argument_group("measurement")
+    run.add_argument(
+        "--context",
+        type=int,
+        default=250,
+        metavar="N",
+        help="frames that the model remembers when the first one is timed; 12.5 a second (default: 250)",
+    )
+    run.add_argument("--rounds", type=int, default=5, metavar="N", help="with the memory's speed between (default: 5)")
+    run.add_argument(
+        "--frames", type=int, metavar="N", help="a round (default: what takes 4 s, at most 50, at least 1)"
+    )
+    run.add_argument("--warmup", type=int, default=3, metavar="N", help="frames before the first round (default: 3)")
+    run.add_argument("--paced", action="store_true", help="begin a frame every 80 ms, as a conversation does")
+    run.add_argument(
+        "--compare",
+        choices=("graph",),
+        help="then time plain MLX operations as well, in the dtype that is faster here, taking turns",
+    )
+    show = out.add_argument_group("output")
+    show.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    show.add_argument("--plot", type=Path, metavar="FILE", help="picture (.png, .svg, .pdf); needs matplotlib")
+    show.add_argument("--save", metavar="NAME", help="append the JSON to bench/results/NAME.jsonl")
+    return out
+
+
+def check(options: argparse.Namespace) -> None:
+    """Everything that can be wrong before a model is loaded; ValueError or ImportError."""
+    options.model = options.model or f"random:{options.random or 'tiny'}"
+    for name, least in (("context", 0), ("rounds", 1), ("warmup", 0), ("frames", 1), ("threads", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be {least} or more, not {value}")
+    if options.save is not None and not re.fullmatch(r"[\w.-]+", options.save):
+        raise ValueError(f"--save takes a name of letters, digits, dots and dashes, not {options.save!r}")
+    if options.plot is not None:
+        figure.check(options.plot)
+
+
+def run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1e3
-
-
-def measure(model: personaplex.Model, frames: int, warmup: int, context: int) -> dict[str, list[float]]:
-    """Milliseconds per frame of every part: `frames` rounds after `warmup`, `context` frames in the KV ring before."""
-    core = model._core
-    rng = np.random.default_rng(0)
-    samples = int(core.config["frame_samples"])
-    codes = rng.integers(0, int(core.config["card"]), int(core.config["codebooks"])).astype(np.int32)
-    block = (0.05 * rng.standard_normal(4 * samples)).astype(np.float32)
-    session = core.session(seed=1)
-    session.prompt(text_tokens=[int(core.config["text_padding_id"])] * context)
-    times: dict[str, list[float]] = {"mimi_encode": [], "language_model": [], "mimi_decode": [], "total": []}
-    for i in range(warmup + frames):
-        row = {
-            "mimi_encode": timed(lambda: core.encode(block)) / 4,
-            "language_model": session.step_codes(codes, decode=False).step_ms,
-            "mimi_decode": timed(lambda: core.decode(np.repeat(codes[:, None], 4, axis=1))) / 4,
-            "total": session.step(block[:samples]).step_ms,
-        }
-        if i >= warmup:
-            for part, ms in row.items():
-                times[part].append(ms)
-    return times
-
-
-def report(model: personaplex.Model, times: dict[str, list[float]], load_s: float, context: int) -> dict[str, object]:
-    parts = {
-        name: {f"p{q}_ms": round(percentile(values, q), 3) for q in (50, 95, 99)} for name, values in times.items()
-    }
-    total = statistics.median(times["total"])
-    return {
-        "model": model.name,
-        **{
-            k: model.info[k] for k in ("device", "device_name", "engine", "dtype", "bits", "group_size", "weight_bytes")
-        },
-        "compiled": model.info["compiled"],
-        "compile_note": model.info["compile_note"],
-        "context": context,
-        "frames": len(times["total"]),
-        "load_s": round(load_s, 2),
-        "parts": parts,
-        "real_time_factor": round(total / FRAME_MS, 4),
-        "versions": {"personaplex": personaplex.__version__, "mlx": model.info["mlx_version"]},
-    }
+    model = measure.load(options)
+    load_s = time.perf_counter() - start
+    remembered = int(model.config["context"])
+    if options.context >= remembered:
+        raise ValueError(f"--context {options.context}: this model remembers {remembered - 1} frames at most")
+    info = report.describe_model(model)
+    measured, talk = measure.measure(model, options, load_s)
+    result = report.report(info, measured, report.count_bytes(model, measured), options)
+    if options.compare:
+        result["compare"] = report.compared(measure.compare(model, talk, measured, options))
+    model.unload()
+    if options.plot:
+        figure.draw(result, measured.frames, options.plot)
+    if options.save:
+        machine.RESULTS.mkdir(exist_ok=True)
+        with open(machine.RESULTS / f"{options.save}.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    print(json.dumps(result) if options.json else report.table(result))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="random:tiny", help="random:tiny, random:7b, a directory or hub id")
-    parser.add_argument("--bits", type=int, choices=(4, 8, 16), help="quantize temporal and depformer")
-    parser.add_argument("--device", default="auto", help="auto, cpu, metal or cuda")
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
-    parser.add_argument("--compile", action="store_true", help="compile the frame with mx::compile")
-    parser.add_argument("--frames", type=int, default=50, help="rounds that count (50)")
-    parser.add_argument("--warmup", type=int, default=5, help="rounds before them (5)")
-    parser.add_argument("--context", type=int, default=100, help="frames in the KV ring before the first round (100)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    args = parser.parse_args()
-    if args.frames < 1 or args.warmup < 0 or args.context < 0:
-        parser.error("--frames must be at least 1, --warmup and --context at least 0")
-
-    start = time.perf_counter()
-    model = personaplex.load(
-        args.model,
-        device=args.device,
-        dtype=args.dtype,
-        bits=args.bits,
-        compile=args.compile,
-    )
-    load_s = time.perf_counter() - start
-    result = report(model, measure(model, args.frames, args.warmup, args.context), load_s, args.context)
-    if args.json:
-        print(json.dumps(result))
-        return 0
-    print(
-        f"{result['model']} on {result['device_name']}, {result['engine']} engine, {result['dtype']}, {result['bits']}"
-    )
-    if result["compile_note"]:
-        print(f"not compiled: {result['compile_note']}")
-    for name, row in result["parts"].items():  # type: ignore[attr-defined]
-        print(f"{name:15} p50 {row['p50_ms']:9.2f}   p95 {row['p95_ms']:9.2f}   p99 {row['p99_ms']:9.2f} ms")
-    print(f"real-time factor {result['real_time_factor']} (a frame is {FRAME_MS:.0f} ms)")
+    options = parser().parse_args()
+    try:
+        check(options)
+        run(options)
+    except KeyboardInterrupt:
+        print("step_latency: interrupted", file=sys.stderr)
+        return 130
+    except (personaplex.PersonaplexError, ValueError, TypeError, ImportError, OSError, MemoryError) as error:
+        print(f"step_latency: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, (ValueError, TypeError, ImportError)) else 1
     return 0
 
 

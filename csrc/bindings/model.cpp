@@ -120,6 +120,7 @@ nb::dict config_dict(const Model& model) {
   d["text_padding_id"] = c.text_padding_id;
   d["depformer_steps"] = model.depformer_steps();
   d["frame_samples"] = c.mimi.frame_samples();
+  d["mimi_context"] = c.mimi.context;
   d["silence_codes"] = c.silence_codes;
   d["sine_codes"] = c.sine_codes;
   d["spacer_frames"] = c.spacer_frames;

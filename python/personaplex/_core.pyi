@@ -138,7 +138,7 @@ class Model:
     @property
     def config(self) -> dict[str, object]: ...
     # config keys: dim, num_layers, num_heads, n_q, codebooks, rows, card, text_card, context, delays, text_padding_id,
-    # depformer_steps, frame_samples, silence_codes, sine_codes, spacer_frames
+    # depformer_steps, frame_samples, mimi_context, silence_codes, sine_codes, spacer_frames
     @property
     def info(self) -> dict[str, object]: ...
     # info keys: source, device, device_name, engine, engine_note (str), dtype (of the activations), kv_dtype (float32,

@@ -1,0 +1,91 @@
+"""What a result says of where it was measured: processor, memory, commit, versions; and this process's memory."""
+
+import datetime
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import personaplex
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+
+
+def describe(info: dict[str, Any]) -> dict[str, Any]:
+    """The machine that a model with this `info` runs on."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "device_name": info["device_name"],
+    }
+
+
+def versions(info: dict[str, Any]) -> dict[str, str]:
+    return {
+        "personaplex": personaplex.__version__,
+        "mlx": str(info["mlx_version"]),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree, with a + when files differ from it; None outside a repository."""
+    try:
+        name = _git("rev-parse", "--short=10", "HEAD").strip()
+        changed = _git("status", "--porcelain", "--untracked-files=no").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name + ("+" if changed else "")
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def peak_bytes() -> int:
+    """Most resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now; 0 where the system does not say."""
+    return _field("/proc/self/status", "VmRSS:")
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping; a guess where the system does not say."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _field("/proc/meminfo", "MemAvailable:") or max(0, physical - peak_bytes())
+
+
+def _field(path: str, name: str) -> int:
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), 0)
+
+
+def _processor() -> str:
+    try:
+        if sys.platform == "darwin":
+            return subprocess.run(
+                ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout
