@@ -1,0 +1,162 @@
+"""bench/step_latency.py: what it counts, what it prints and draws, what it refuses before a model is loaded."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from personaplex import _core
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import frames  # noqa: E402
+import machine  # noqa: E402
+import step_latency  # noqa: E402
+
+PARTS = ("mimi_encode", "temporal", "depformer", "mimi_decode")
+
+
+def bench(*options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCH / "step_latency.py"), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """(JSON, picture) of one run with everything in it."""
+    picture = tmp_path_factory.mktemp("bench") / "frame.png"
+    done = bench(
+        *("--random", "tiny", "--device", "cpu", "--context", 30, "--rounds", 3, "--frames", 4, "--compare", "graph"),
+        *("--json", "--plot", picture),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), picture
+
+
+def test_every_part_has_times_bytes_and_a_rate(measured):
+    result, _ = measured
+    assert set(result["parts"]) == {*PARTS, "total"}
+    for part in result["parts"].values():
+        assert 0 < part["p50_ms"] <= part["p95_ms"] <= part["p99_ms"]
+        assert part["gb_per_s"] == pytest.approx(part["bytes"] / part["p50_ms"] / 1e6, abs=0.006)
+    assert result["parts"]["total"]["bytes"] == pytest.approx(sum(result["parts"][p]["bytes"] for p in PARTS), abs=4)
+    assert (result["context"], result["rounds"], result["frames"]) == (30, 3, 12)
+
+
+def test_the_floor_is_bytes_over_bandwidth(measured):
+    result, _ = measured
+    assert result["bandwidth_gb_per_s"] > 0
+    floor = result["parts"]["total"]["bytes"] / result["bandwidth_gb_per_s"] / 1e6
+    assert result["floor_ms"] == pytest.approx(floor, abs=0.01)
+    assert result["floor_ratio"] > 1
+    assert 0 < result["fraction_of_bandwidth"] < 1
+    assert result["real_time_factor"] == pytest.approx(result["parts"]["total"]["p50_ms"] / 80, rel=0.5)
+    assert 0.02 < result["peak_rss_gb"] < 2
+
+
+def test_a_comparison_names_its_dtype_and_its_ratio(measured):
+    compare = measured[0]["compare"]
+    assert compare["dtype"] == min(compare["candidates_ms"], key=compare["candidates_ms"].get)
+    assert set(compare["candidates_ms"]) == {"float32", "bfloat16"}
+    assert compare["ratio"] == pytest.approx(compare["p50_ms"] / compare["ours_p50_ms"], abs=0.01)
+    assert (compare["how"], compare["context"]) == ("in turns", 30)
+
+
+def test_a_result_says_where_it_comes_from(measured):
+    result, _ = measured
+    assert result["model"] == "random:tiny"
+    assert result["machine"]["cores"] >= 1
+    assert result["machine"]["processor"]
+    assert result["versions"]["mlx"] == _core.MLX_VERSION
+    assert len(result["date"]) == 10
+    if result["engine"] == "fused":
+        assert result["dispatches"] > 50
+        assert result["threads"] >= 1
+        assert result["instruction_set"]
+    else:
+        assert (result["dispatches"], result["threads"]) == (None, None)
+
+
+def test_the_picture_is_drawn(measured):
+    assert measured[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_is_for_people(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    options = ["--random", "tiny", "--device", "cpu", "--context", "0", "--rounds", "1", "--frames", "2", "--paced"]
+    monkeypatch.setattr(sys, "argv", ["step_latency.py", *options, "--save", "here"])
+    assert step_latency.main() == 0
+    assert step_latency.main() == 0
+    out = capsys.readouterr().out
+    for words in ("Mimi encode", "temporal", "depformer", "Mimi decode", "whole frame", "GB/s", "real-time factor"):
+        assert words in out
+    saved = [json.loads(line) for line in (tmp_path / "here.jsonl").read_text().splitlines()]
+    assert [(one["paced"], one["frames"], one["compare"]) for one in saved] == [(True, 2, None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "0"], "--rounds must be 1 or more, not 0"),
+        (["--context", "-1"], "--context must be 0 or more, not -1"),
+        (["--threads", "0"], "--threads must be 1 or more, not 0"),
+        (["--save", "../x"], "--save takes a name"),
+        (["--plot", "frame.txt"], "--plot writes .png, .svg or .pdf, not 'frame.txt'"),
+        (["--plot", "nowhere/frame.png"], "there is no folder 'nowhere'"),
+        (["--random", "tiny", "--context", "4000"], "this model remembers"),
+        (["--model", "no-such-model"], "neither a directory nor a model id"),
+        (["--engine", "graph", "--kv-bits", "8"], "kv_bits=8 is an option of the fused engine"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(options, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["step_latency.py", *options])
+    assert step_latency.main() in (1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("step_latency: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_bytes_grow_with_what_is_seen_up_to_the_window(tiny_model):
+    counted, config = tiny_model.info["frame_bytes"], tiny_model._core.config
+
+    def of(position: int, heard: int) -> dict[str, int]:
+        frame = frames.Frame(position, heard, 1.0, 1.0, 1.0, 1.0, 4.0, True)
+        return frames.frame_bytes(tiny_model, [frame])
+
+    assert of(10, 0)["temporal"] == counted["temporal"] + 11 * counted["temporal_kv"]
+    window = config["context"] - 1
+    assert of(10**6, 0)["temporal"] == counted["temporal"] + window * counted["temporal_kv"]
+    assert of(0, 3)["mimi_encode"] == counted["mimi_encode"] + 8 * counted["mimi_kv"]
+    assert of(0, 10**6)["mimi_decode"] == counted["mimi_decode"] + config["mimi_context"] * counted["mimi_kv"]
+
+
+def test_whole_times_come_from_frames_that_nothing_slowed():
+    split = frames.Frame(0, 0, 1.0, 2.0, 3.0, 4.0, 12.0, False)
+    whole = frames.Frame(1, 1, 1.0, None, None, 4.0, 10.0, True)
+    assert frames.times([split, whole], "total") == [10.0]
+    assert frames.times([split], "total") == [12.0]
+    assert frames.times([split, whole], "temporal") == [2.0]
+    assert frames.language_model([split, whole]) == [5.0]
+
+
+def test_the_best_loop_is_the_one_with_the_best_median_of_medians():
+    rounds = [frames.Round([], {"a": [1, 9, 9], "b": [5, 5, 5]}), frames.Round([], {"a": [2, 2, 9], "b": [5, 5, 5]})]
+    assert frames.best_loop(rounds) == ("a", [9, 2])
+    rounds[0].bandwidth["a"] = [1, 1, 1]
+    assert frames.best_loop(rounds) == ("b", [5, 5])
+    assert frames.best_loop([frames.Round([])]) is None
+
+
+def test_reading_loops_read_what_they_say():
+    speeds = _core.read_bandwidth(threads=1, megabytes=64, passes=2)
+    assert "words" in speeds
+    assert all(len(passes) == 2 and 0.05 < statistics.median(passes) < 5000 for passes in speeds.values())
+    with pytest.raises(ValueError, match="megabytes and passes of 1 or more"):
+        _core.read_bandwidth(megabytes=0)
