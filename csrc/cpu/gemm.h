@@ -19,7 +19,9 @@ struct Panels {
   std::shared_ptr<const float> bias;             // [N], or null
   int n = 0, taps = 1, channels = 0;
 
-  int count() const { return (n + kWidth - 1) / kWidth; }
+  int k() const { return taps * channels; }
+  int width() const { return n == 1 ? 1 : kWidth; }
+  int count() const { return (n + width() - 1) / width(); }
   std::size_t nbytes() const;
 };
 

@@ -35,5 +35,6 @@ const Kernels& kernels_of(Isa isa) {
 
 const AttentionKernels& attention_kernels(Isa isa) { return kernels_of(isa).attention; }
 const PointwiseKernels& pointwise_kernels(Isa isa) { return kernels_of(isa).pointwise; }
+const GemmKernels& gemm_kernels(Isa isa) { return kernels_of(isa).gemm; }
 
 }  // namespace personaplex::cpu

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/attention.h"
+#include "cpu/gemm.h"
 #include "cpu/pointwise.h"
 
 namespace personaplex::cpu {
@@ -9,6 +10,7 @@ namespace personaplex::cpu {
 struct Kernels {
   AttentionKernels attention;
   PointwiseKernels pointwise;
+  GemmKernels gemm;
 };
 
 // Null where this build has none.

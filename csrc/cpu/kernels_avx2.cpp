@@ -13,13 +13,14 @@
 #include "cpu/simd_avx2.h"
 // The templates come last: they use what is above.
 #include "cpu/attention_impl.h"
+#include "cpu/gemm_impl.h"
 #include "cpu/pointwise_impl.h"
 
 namespace personaplex::cpu {
 
 namespace {
 
-constexpr Kernels kKernels = {Attention<Avx2>::kernels(), pointwise_of<Avx2>()};
+constexpr Kernels kKernels = {Attention<Avx2>::kernels(), pointwise_of<Avx2>(), Gemm<Avx2, 6, 2, 4>::kernels()};
 
 }  // namespace
 

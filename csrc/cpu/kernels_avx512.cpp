@@ -13,13 +13,14 @@
 #include "cpu/simd_avx512.h"
 // The templates come last: they use what is above.
 #include "cpu/attention_impl.h"
+#include "cpu/gemm_impl.h"
 #include "cpu/pointwise_impl.h"
 
 namespace personaplex::cpu {
 
 namespace {
 
-constexpr Kernels kKernels = {Attention<Avx512>::kernels(), pointwise_of<Avx512>()};
+constexpr Kernels kKernels = {Attention<Avx512>::kernels(), pointwise_of<Avx512>(), Gemm<Avx512, 12, 2, 2>::kernels()};
 
 }  // namespace
 

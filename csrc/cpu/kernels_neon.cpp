@@ -13,13 +13,14 @@
 #include "cpu/simd_neon.h"
 // The templates come last: they use what is above.
 #include "cpu/attention_impl.h"
+#include "cpu/gemm_impl.h"
 #include "cpu/pointwise_impl.h"
 
 namespace personaplex::cpu {
 
 namespace {
 
-constexpr Kernels kKernels = {Attention<Neon>::kernels(), pointwise_of<Neon>()};
+constexpr Kernels kKernels = {Attention<Neon>::kernels(), pointwise_of<Neon>(), Gemm<Neon, 6, 4, 8>::kernels()};
 
 }  // namespace
 

@@ -11,13 +11,15 @@
 #include "cpu/simd_portable.h"
 // The templates come last: they use what is above.
 #include "cpu/attention_impl.h"
+#include "cpu/gemm_impl.h"
 #include "cpu/pointwise_impl.h"
 
 namespace personaplex::cpu {
 
 namespace {
 
-constexpr Kernels kKernels = {Attention<Portable>::kernels(), pointwise_of<Portable>()};
+constexpr Kernels kKernels = {Attention<Portable>::kernels(), pointwise_of<Portable>(),
+                              Gemm<Portable, 6, 2, 4>::kernels()};
 
 }  // namespace
 
