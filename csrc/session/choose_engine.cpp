@@ -5,9 +5,7 @@
 #include "cpu/isa.h"
 #include "cpu/pool.h"
 #include "graph/graph_engine.h"
-#if defined(PERSONAPLEX_FUSED)
 #include "model/fused_engine.h"
-#endif
 
 namespace personaplex {
 
@@ -25,23 +23,6 @@ std::string options_against_fused(const ModelOptions& options, bool on_cpu) {
   }
   if (options.load.dequantize) return "dequantize=True is for the graph engine";
   return "";
-}
-
-std::string weights_against_fused([[maybe_unused]] const Weights& weights) {
-#if defined(PERSONAPLEX_FUSED)
-  return fused_obstacle(weights);
-#else
-  return "this build has no fused engine";
-#endif
-}
-
-std::unique_ptr<Engine> make_fused([[maybe_unused]] const Weights& weights,
-                                   [[maybe_unused]] const ModelOptions& options) {
-#if defined(PERSONAPLEX_FUSED)
-  return make_fused_cpu_engine(weights, {options.kv_bits == 0 ? 16 : options.kv_bits, options.threads});
-#else
-  return nullptr;
-#endif
 }
 
 // Options that only the fused engine has, and that must not be lost without a word.
@@ -80,10 +61,10 @@ std::unique_ptr<Engine> choose_engine(const Weights& weights, const ModelOptions
                                       ModelInfo& info) {
   if (options.engine != "graph") {
     info.engine_note = options_against_fused(options, on_cpu);
-    if (info.engine_note.empty()) info.engine_note = weights_against_fused(weights);
+    if (info.engine_note.empty()) info.engine_note = fused_obstacle(weights);
     if (info.engine_note.empty()) {
-      auto engine = make_fused(weights, options);
       const int kv_bits = options.kv_bits == 0 ? 16 : options.kv_bits;
+      auto engine = make_fused_cpu_engine(weights, {.kv_bits = kv_bits, .threads = options.threads});
       info.engine = "fused";
       info.dtype = "float32";
       info.kv_dtype = kv_bits == 8 ? "int8" : "bfloat16";
@@ -98,9 +79,6 @@ std::unique_ptr<Engine> choose_engine(const Weights& weights, const ModelOptions
                          ". Take engine='graph', which can.");
     }
     check_nothing_is_lost(options, info.engine_note);
-#if !defined(PERSONAPLEX_FUSED)
-    info.engine_note.clear();
-#endif
   }
   const bool wide = options.dtype == "float32" || (options.dtype == "auto" && on_cpu);
   auto engine = std::make_unique<graph::GraphEngine>(
