@@ -81,6 +81,7 @@ class Gemm {
     const int count = w.count();
     const int row_count = row_tiles(w, rows);
     const int block_count = blocks(rows);
+    // Rows of one panel before the next panel, or panels of the same rows before the next rows.
     const bool rows_first = std::int64_t{count} * w.k() * kPanel * 2 > kSmall;
     for (int tile = begin; tile < end; ++tile) {
       const int panel = rows_first ? tile / row_count : tile % count;
@@ -109,7 +110,8 @@ class Gemm {
     }
     const int n = panel * kPanel;
     const int count = w.n - n < kPanel ? w.n - n : kPanel;
-    float sums[kRows * kPanel] = {};
+    float sums[kRows * kPanel];
+    std::memset(sums, 0, kPanel * sizeof(float));  // the biases are wanted in the first row
     if (w.bias) std::memcpy(sums, w.bias.get() + n, static_cast<std::size_t>(count) * sizeof(float));
     const std::uint16_t* weights = w.weights.get() + std::int64_t{panel} * w.k() * kPanel;
     micro_of<kRows>(rows, weights, at, taps, channels, sums);
