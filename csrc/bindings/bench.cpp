@@ -1,14 +1,23 @@
-// csrc/bindings/bench.cpp: functions for the benchmarks: the memory's speed.
+// csrc/bindings/bench.cpp: functions for the benchmarks: the memory's speed, and single operations.
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "bindings/bindings.h"
+#include "core/stopwatch.h"
+#include "cpu/cpu_ops.h"
 #include "cpu/read_bandwidth.h"
+#include "ops/case_run.h"
 
 namespace personaplex::bindings {
 
 namespace {
+
+// Weights that a case takes turns with, so that none is in a cache; the smallest cases stay in one, as in a frame.
+constexpr std::size_t kWorkingSet = std::size_t{256} << 20;
+constexpr std::size_t kMostCopies = 64;
 
 std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megabytes, int passes) {
   if (threads < 0 || megabytes < 1 || passes < 1) {
@@ -21,10 +30,81 @@ std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megab
   return cpu::read_bandwidth(*pool, static_cast<std::size_t>(megabytes) * 1'000'000, passes);
 }
 
+cpu::Isa find_isa(const std::string& name) {
+  if (name.empty()) return cpu::chosen_isa();
+  std::string known;
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    if (name == cpu::name_of(isa)) return isa;
+    known += (known.empty() ? "" : ", ") + std::string(cpu::name_of(isa));
+  }
+  bad_argument("time_case", "expected an instruction set of this machine (" + known + "), got '" + name + "'.");
+}
+
+std::vector<ops::Case> frame_cases(int bits, int kv_bits, int context, int columns) {
+  const bool known = (bits == 4 || bits == 8 || bits == 16) && (kv_bits == 8 || kv_bits == 16);
+  if (!known || context < 1 || context > kMaxContext || columns < 1 || columns > kMaxColumns) {
+    bad_argument("frame_cases",
+                 "expected bits 4, 8 or 16, kv_bits 8 or 16, a context of 1 or more and 1 to 8 columns, got " +
+                     std::to_string(bits) + ", " + std::to_string(kv_bits) + ", " + std::to_string(context) + " and " +
+                     std::to_string(columns) + ".");
+  }
+  return ops::frame_cases(bits, kv_bits, context, columns);
+}
+
+// Microseconds of each of `repeats` calls.
+std::vector<double> time_case(const ops::Case& what, const std::string& instruction_set, int threads, int repeats) {
+  if (threads < 0 || repeats < 1) bad_argument("time_case", "expected threads of 0 or more and repeats of 1 or more.");
+  const cpu::Isa isa = find_isa(instruction_set);
+  const Unlocked unlocked;
+  cpu::CpuOps ops(isa, threads);
+  const std::size_t bytes = ops::CaseRun::bytes(what);
+  const auto copies = static_cast<int>(std::clamp<std::size_t>(kWorkingSet / bytes, 1, kMostCopies));
+  ops::CaseRun run(ops, what, 1, copies);
+  std::vector<double> out;
+  const auto frame = ops.begin();
+  run.run();
+  for (int i = 0; i < repeats; ++i) {
+    const Stopwatch stopwatch;
+    run.run((i + 1) % copies);
+    out.push_back(1e3 * stopwatch.ms());
+  }
+  return out;
+}
+
+std::string shape_of(const ops::Case& c) {
+  const auto text = [](int n) { return std::to_string(n); };
+  switch (c.op) {
+    case ops::Op::kAttend:
+      return text(c.heads) + " x " + text(c.head_dim) + ", " + text(c.positions) + " positions";
+    case ops::Op::kConv:
+    case ops::Op::kConvTranspose:
+      return text(c.in) + " -> " + text(c.out) + ", kernel " + text(c.kernel) + ", stride " + text(c.stride);
+    case ops::Op::kQuantize:
+      return text(c.n) + " levels of " + text(c.k);
+    case ops::Op::kSample:
+      return text(c.n) + ", top " + text(c.k);
+    default:
+      return text(c.n) + " x " + text(c.k);
+  }
+}
+
 }  // namespace
 
 void register_bench(nb::module_& m) {
   m.def("read_bandwidth", &read_bandwidth, nb::arg("threads") = 0, nb::arg("megabytes") = 512, nb::arg("passes") = 5);
+  nb::class_<ops::Case>(m, "KernelCase")
+      .def_prop_ro("op", [](const ops::Case& c) { return ops::name_of(c.op); })
+      .def_ro("name", &ops::Case::name)
+      .def_ro("per_frame", &ops::Case::per_frame)
+      .def_ro("columns", &ops::Case::columns)
+      .def_ro("bits", &ops::Case::bits)
+      .def_prop_ro("shape", &shape_of)
+      .def_prop_ro("bytes", &ops::CaseRun::bytes);
+  m.def("frame_cases", &frame_cases, nb::arg("bits") = 4, nb::arg("kv_bits") = 16, nb::arg("context") = 250,
+        nb::arg("columns") = 1);
+  m.def("ragged_cases", &ops::ragged_cases);
+  m.def("time_case", &time_case, nb::arg("case"), nb::arg("instruction_set") = "", nb::arg("threads") = 0,
+        nb::arg("repeats") = 50);
 }
 
 }  // namespace personaplex::bindings

@@ -196,5 +196,32 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
 def read_bandwidth(threads: int = 0, megabytes: int = 512, passes: int = 5) -> dict[str, list[float]]:
     """GB/s of each pass over fresh memory by the pool's threads, by name of the loop that reads."""
 
+class KernelCase:
+    """One operation at one size, as bench/kernels.py times it."""
+
+    @property
+    def op(self) -> str: ...
+    @property
+    def name(self) -> str: ...  # where a frame does it
+    @property
+    def per_frame(self) -> int: ...  # calls a frame
+    @property
+    def columns(self) -> int: ...
+    @property
+    def bits(self) -> int: ...
+    @property
+    def shape(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...  # of weights, keys and values that a call reads
+
+def frame_cases(bits: int = 4, kv_bits: int = 16, context: int = 250, columns: int = 1) -> list[KernelCase]:
+    """The operations of a full-size frame; those of a prefill where columns is more than 1."""
+
+def ragged_cases() -> list[KernelCase]:
+    """The small odd sizes of the tests."""
+
+def time_case(case: KernelCase, instruction_set: str = "", threads: int = 0, repeats: int = 50) -> list[float]:
+    """Microseconds of each call on this processor; "" is the fastest instruction set."""
+
 def devices() -> dict[str, bool]:
     """Which of cpu, metal, cuda this MLX can use."""

@@ -1,0 +1,295 @@
+// csrc/ops/case_run.cpp: random weights in the checkpoint's formats, inputs in memory of the device.
+#include "ops/case_run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "checkpoint/bf16.h"
+#include "core/error.h"
+
+namespace personaplex::ops {
+
+namespace {
+
+constexpr int kBins = 2048;  // codewords of a level
+
+/// SplitMix64.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t word() {
+    std::uint64_t z = (state_ += 0x9E3779B97F4A7C15U);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+    return z ^ (z >> 31);
+  }
+  float uniform(float scale) { return scale * (static_cast<float>(word() >> 40) * 0x1p-23F - 1.0F); }
+
+ private:
+  std::uint64_t state_;
+};
+
+TensorView words(Random& random, std::vector<std::int64_t> shape) {
+  OwnedTensor t = allocate_tensor(DType::kU32, std::move(shape));
+  for (std::size_t i = 0; i < t.view.nbytes(); i += 4) {
+    const auto word = static_cast<std::uint32_t>(random.word());
+    std::memcpy(t.mutable_data + i, &word, 4);
+  }
+  return t.view;
+}
+
+/// Uniform in [centre - scale, centre + scale], bfloat16.
+TensorView halves(Random& random, std::vector<std::int64_t> shape, float centre, float scale) {
+  OwnedTensor t = allocate_tensor(DType::kBF16, std::move(shape));
+  for (std::size_t i = 0; i < t.view.nbytes(); i += 2) {
+    const std::uint16_t half = to_bf16_bits(centre + random.uniform(scale));
+    std::memcpy(t.mutable_data + i, &half, 2);
+  }
+  return t.view;
+}
+
+TensorView floats(Random& random, std::vector<std::int64_t> shape, float centre, float scale) {
+  OwnedTensor t = allocate_tensor(DType::kF32, std::move(shape));
+  for (std::size_t i = 0; i < t.view.nbytes(); i += 4) {
+    const float value = centre + random.uniform(scale);
+    std::memcpy(t.mutable_data + i, &value, 4);
+  }
+  return t.view;
+}
+
+/// Rows of about unit length, as a trained matrix has behind its norm.
+Matrix matrix(Random& random, const Case& c) {
+  Matrix m;
+  m.n = c.n;
+  m.k = c.k;
+  m.bits = c.bits;
+  const float scale = std::sqrt(3.0F / static_cast<float>(c.k));
+  if (c.bits == 16) {
+    m.weight = halves(random, {c.n, c.k}, 0.0F, scale);
+    return m;
+  }
+  m.group_size = c.group;
+  m.weight = words(random, {c.n, std::int64_t{c.k} * c.bits / 32});
+  const float half = static_cast<float>((1 << c.bits) - 1) / 2.0F;
+  m.scales = halves(random, {c.n, c.k / c.group}, scale / half, 0.1F * scale / half);
+  m.biases = halves(random, {c.n, c.k / c.group}, -scale, 0.1F * scale);
+  return m;
+}
+
+std::size_t ring_bytes(const Case& c) {
+  const auto row = static_cast<std::size_t>(c.head_dim) * static_cast<std::size_t>(c.bits) / 8 + (c.bits == 8 ? 4 : 0);
+  return 2 * static_cast<std::size_t>(c.heads) * static_cast<std::size_t>(c.positions) * row;
+}
+
+std::size_t product_bytes(const Case& c) {
+  const auto cells = static_cast<std::size_t>(c.n) * static_cast<std::size_t>(c.k);
+  return cells * static_cast<std::size_t>(c.bits) / 8 +
+         (c.bits == 16 ? 0 : 4 * cells / static_cast<std::size_t>(c.group));
+}
+
+bool has_ring(const Case& c) { return c.op == Op::kProjectQkv || c.op == Op::kAttend; }
+bool has_window(const Case& c) { return c.op == Op::kConv || c.op == Op::kConvTranspose; }
+
+}  // namespace
+
+struct CaseRun::Parts {
+  std::vector<WeightPtr> weights;  // per copy, `each` of them
+  std::size_t each = 1;
+  WeightPtr norm;
+  std::vector<Ring> rings;  // per copy
+  std::vector<std::unique_ptr<Memory>> memories;
+  Place x, y, at, tokens;
+  std::size_t results = 0;  // floats at y
+  bool integers = false;    // results are int32 at tokens
+
+  Place allocate(Ops& ops, std::size_t bytes) {
+    memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64)));
+    return {memories.back()->base, 0};
+  }
+  Place fill(Ops& ops, Random& random, std::size_t count, float scale) {
+    const Place place = allocate(ops, count * sizeof(float));
+    for (std::size_t i = 0; i < count; ++i) place.as<float>()[i] = random.uniform(scale);
+    return place;
+  }
+};
+
+CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
+    : ops_(ops), case_(what), parts_(std::make_unique<Parts>()) {
+  Random random(seed);
+  Parts& p = *parts_;
+  const Case& c = case_;
+  const auto columns = static_cast<std::size_t>(c.columns);
+  const auto size = [](int value) { return static_cast<std::size_t>(value); };
+
+  for (int copy = 0; copy < copies; ++copy) {
+    switch (c.op) {
+      case Op::kProject:
+      case Op::kProjectQkv:
+        p.weights.push_back(ops.matrix(matrix(random, c)));
+        break;
+      case Op::kLinear:
+        p.weights.push_back(ops.linear(halves(random, {c.n, c.k}, 0.0F, std::sqrt(3.0F / static_cast<float>(c.k)))));
+        break;
+      case Op::kConv:
+      case Op::kConvTranspose: {
+        const float scale = std::sqrt(3.0F / static_cast<float>(c.in * c.kernel));
+        const bool transposed = c.op == Op::kConvTranspose;
+        const Conv conv{halves(random, {transposed ? c.in : c.out, transposed ? c.out : c.in, c.kernel}, 0.0F, scale),
+                        floats(random, {c.out}, 0.0F, 0.1F)};
+        p.weights.push_back(transposed ? ops.conv_transpose(conv, c.stride) : ops.conv(conv, c.stride, c.dilation));
+        break;
+      }
+      case Op::kQuantize:
+        p.each = size(c.n);
+        for (int level = 0; level < c.n; ++level) {
+          p.weights.push_back(
+              ops.codebook({floats(random, {kBins, c.k}, 0.0F, 1.0F), floats(random, {kBins}, 1.0F, 0.1F)}));
+        }
+        break;
+      case Op::kAttend:
+      case Op::kSample:
+        break;
+    }
+  }
+
+  if (has_ring(c)) {
+    Ring ring;
+    ring.bits = c.op == Op::kAttend ? c.bits : 16;
+    ring.heads = c.heads;
+    ring.head_dim = c.head_dim;
+    ring.slots = c.positions + kMaxColumns;
+    // The newest column is at position `first` + columns - 1, in a ring that has wrapped.
+    const std::int64_t first = 2 * std::int64_t{ring.slots} + c.positions / 2;
+    p.at = p.allocate(ops, kMaxColumns * sizeof(Column));
+    for (int t = 0; t < c.columns; ++t) {
+      const std::int64_t position = first + t;
+      p.at.as<Column>()[t] = {position, position + 1 - c.positions, static_cast<std::int32_t>(position % ring.slots),
+                              0};
+    }
+    for (int copy = 0; copy < (c.op == Op::kAttend ? copies : 1); ++copy) {
+      ring.at = p.allocate(ops, ring.nbytes());
+      p.rings.push_back(ring);
+      if (c.op == Op::kProjectQkv) continue;
+      const std::size_t cells = 2 * size(ring.heads) * size(ring.slots);
+      const std::size_t values = cells * size(ring.head_dim);
+      for (std::size_t i = 0; i < values; ++i) {
+        const float value = random.uniform(1.0F);
+        if (ring.bits == 32) ring.at.as<float>()[i] = value;
+        if (ring.bits == 16) ring.at.as<std::uint16_t>()[i] = to_bf16_bits(value);
+        if (ring.bits == 8) ring.at.as<std::int8_t>()[i] = static_cast<std::int8_t>(std::lround(127.0F * value));
+      }
+      if (ring.bits == 8) {
+        auto* scales = reinterpret_cast<float*>(ring.at.as<std::byte>() + values);
+        for (std::size_t i = 0; i < cells; ++i) scales[i] = (1.0F + random.uniform(0.2F)) / 127.0F;
+      }
+    }
+  }
+
+  if (has_window(c)) {
+    const int carried = c.op == Op::kConv ? (c.kernel - 1) * c.dilation + 1 - c.stride : 1;
+    const int fresh = c.op == Op::kConv ? c.columns * c.stride : c.columns;
+    p.x = p.fill(ops, random, size(carried + fresh) * size(c.in), 1.0F);
+    p.results = columns * size(c.out) * (c.op == Op::kConvTranspose ? size(c.stride) : 1);
+  } else if (c.op == Op::kQuantize) {
+    p.x = p.fill(ops, random, size(c.k), 1.0F);
+    p.tokens = p.allocate(ops, size(c.n) * sizeof(std::int32_t));
+    p.results = size(c.n);
+    p.integers = true;
+  } else if (c.op == Op::kSample) {
+    p.x = p.fill(ops, random, size(c.n), 4.0F);
+    p.at = p.allocate(ops, sizeof(Draw));
+    *p.at.as<Draw>() = {0.8F, c.k, 0, 0, seed, 0};
+    p.tokens = p.allocate(ops, sizeof(std::int32_t));
+    p.results = 1;
+    p.integers = true;
+  } else {
+    const std::size_t width = has_ring(c) ? size(c.heads) * size(c.head_dim) : size(c.n);
+    p.x = p.fill(ops, random, columns * (c.op == Op::kAttend ? width : size(c.k)), 1.0F);
+    p.results = columns * (c.epilogue == static_cast<int>(Epilogue::kSwiglu) ? width / 2 : width);
+  }
+  if (c.op == Op::kProject || c.op == Op::kProjectQkv) p.norm = ops.vector(floats(random, {c.k}, 1.0F, 0.2F));
+  if (!p.integers) p.y = p.fill(ops, random, p.results, 1.0F);  // kAdd adds to it
+}
+
+CaseRun::~CaseRun() = default;
+
+void CaseRun::run(int copy) {
+  Parts& p = *parts_;
+  const Case& c = case_;
+  const auto at = static_cast<std::size_t>(copy);
+  switch (c.op) {
+    case Op::kProject: {
+      const auto epilogue = static_cast<Epilogue>(c.epilogue);
+      const bool normed = epilogue == Epilogue::kSwiglu;  // as in the model
+      ops_.project(*p.weights[at], p.x, c.columns, {normed ? Norm{p.norm.get(), nullptr} : Norm{}, epilogue, nullptr},
+                   p.y);
+      break;
+    }
+    case Op::kLinear:
+      ops_.project(*p.weights[at], p.x, c.columns, {{}, static_cast<Epilogue>(c.epilogue), nullptr}, p.y);
+      break;
+    case Op::kProjectQkv:
+      ops_.project_qkv(*p.weights[at], p.x, c.columns, {p.norm.get(), nullptr}, 10000.0F, p.rings[0], p.at, p.y);
+      break;
+    case Op::kAttend:
+      ops_.attend(p.x, p.rings[at], p.at, c.columns, p.y);
+      break;
+    case Op::kConv:
+    case Op::kConvTranspose:
+      ops_.conv(*p.weights[at], p.x, c.columns, {{}, p.y, {}});
+      break;
+    case Op::kQuantize: {
+      std::vector<const Weight*> levels;
+      for (std::size_t i = 0; i < p.each; ++i) levels.push_back(p.weights[at * p.each + i].get());
+      ops_.quantize(levels, p.x, p.tokens);
+      break;
+    }
+    case Op::kSample:
+      ops_.sample(p.x, c.n, p.at, 0, p.tokens);
+      break;
+  }
+}
+
+std::vector<float> CaseRun::results() const {
+  const Parts& p = *parts_;
+  std::vector<float> out;
+  if (p.integers) {
+    const auto* tokens = p.tokens.as<std::int32_t>();
+    for (std::size_t i = 0; i < p.results; ++i) out.push_back(static_cast<float>(tokens[i]));
+    return out;
+  }
+  out.assign(p.y.as<float>(), p.y.as<float>() + p.results);
+  if (case_.op == Op::kProjectQkv) {
+    const auto* cells = p.rings[0].at.as<std::uint16_t>();
+    for (std::size_t i = 0; i < p.rings[0].nbytes() / 2; ++i) out.push_back(from_bf16_bits(cells[i]));
+  }
+  return out;
+}
+
+std::size_t CaseRun::bytes(const Case& c) {
+  const auto cells = [](std::initializer_list<int> sizes) {
+    std::size_t product = 1;
+    for (const int n : sizes) product *= static_cast<std::size_t>(n);
+    return product;
+  };
+  switch (c.op) {
+    case Op::kProject:
+    case Op::kProjectQkv:
+      return product_bytes(c);
+    case Op::kLinear:
+      return 2 * cells({c.n, c.k});
+    case Op::kAttend:
+      return ring_bytes(c);
+    case Op::kConv:
+    case Op::kConvTranspose:
+      return 2 * cells({c.in, c.out, c.kernel});
+    case Op::kQuantize:
+      return 2 * cells({c.n, kBins, c.k});
+    case Op::kSample:
+      return 4 * cells({c.n});
+  }
+  return 0;
+}
+
+}  // namespace personaplex::ops

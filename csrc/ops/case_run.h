@@ -1,0 +1,34 @@
+// csrc/ops/case_run.h: one case of cases.h on an implementation of Ops: its weights, its inputs, one call, its results.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "ops/cases.h"
+#include "ops/ops.h"
+
+namespace personaplex::ops {
+
+class CaseRun {
+ public:
+  /// Inputs and weights depend on the case and the seed only. `copies` sets of weights (of keys and values), so that a
+  /// loop over them finds none in a cache.
+  CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies = 1);
+  ~CaseRun();
+
+  /// One call, inside a frame of the implementation.
+  void run(int copy = 0);
+  /// What the calls so far have made, as floats: results, then what was appended to the ring.
+  std::vector<float> results() const;
+  /// Bytes of weights, keys and values that one call reads.
+  static std::size_t bytes(const Case& what);
+
+ private:
+  struct Parts;
+  Ops& ops_;
+  Case case_;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace personaplex::ops

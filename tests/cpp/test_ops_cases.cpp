@@ -1,0 +1,71 @@
+// tests/cpp/test_ops_cases.cpp: every case that is timed, on every instruction set, against portable C++ within the
+// contract of ops.h; and the same with one thread and with several.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "cpu/cpu_ops.h"
+#include "ops/case_run.h"
+
+using namespace personaplex;
+
+namespace {
+
+std::vector<float> results(const ops::Case& what, cpu::Isa isa, int threads) {
+  cpu::CpuOps ops(isa, threads);
+  ops::CaseRun run(ops, what, 7);
+  const auto frame = ops.begin();
+  run.run();
+  return run.results();
+}
+
+/// ||a - b|| / ||b||
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  REQUIRE(a.size() == b.size());
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    norm += double{b[i]} * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+bool of_the_codec(const ops::Case& c) {
+  return c.op == ops::Op::kLinear || c.op == ops::Op::kConv || c.op == ops::Op::kConvTranspose;
+}
+
+void check(const ops::Case& c) {
+  CAPTURE(ops::name_of(c.op));
+  CAPTURE(c.name);
+  CAPTURE(c.columns);
+  CAPTURE(c.n);
+  CAPTURE(c.k);
+  CAPTURE(c.bits);
+  const auto expected = results(c, cpu::Isa::kPortable, 2);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    CAPTURE(cpu::name_of(isa));
+    const auto found = results(c, isa, 2);
+    if (c.op == ops::Op::kQuantize || c.op == ops::Op::kSample) {
+      CHECK(found == expected);
+    } else {
+      CHECK(distance(found, expected) < (of_the_codec(c) ? 1e-3 : 8e-3));
+    }
+    CHECK(found == results(c, isa, 1));
+    CHECK(found == results(c, isa, 3));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("operations of ragged sizes") {
+  for (const ops::Case& c : ops::ragged_cases()) check(c);
+}
+
+TEST_CASE("the operations of a 7B frame and of a prefill") {
+  for (const int bits : {4, 8, 16}) {
+    for (const ops::Case& c : ops::frame_cases(bits, bits == 8 ? 8 : 16, 250, 1)) {
+      if (bits == 4 || c.op == ops::Op::kProject || c.op == ops::Op::kAttend) check(c);
+    }
+  }
+  for (const ops::Case& c : ops::frame_cases(4, 16, 100, kMaxColumns)) check(c);
+}
