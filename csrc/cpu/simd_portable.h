@@ -21,12 +21,14 @@ struct Portable {
   typedef std::int32_t Mask __attribute__((vector_size(16)));
   typedef std::uint32_t Words __attribute__((vector_size(16)));
   typedef std::uint16_t Halves __attribute__((vector_size(8)));
+  typedef std::int64_t Long2 __attribute__((vector_size(16)));
+  typedef std::uint16_t Halves8 __attribute__((vector_size(16)));
   typedef std::int8_t Bytes __attribute__((vector_size(4)));
   typedef std::int8_t Bytes16 __attribute__((vector_size(16)));
   static constexpr int kWidth = 4;
   static constexpr int kRegisters = 16;
 
-  /// The first n of V's lanes from memory, zeros after them.
+  /// n values from memory, zeros after them, as V.
   template <typename V, typename T>
   static PERSONAPLEX_INLINE V read(const T* p, int n = kWidth) {
     V v = {};
@@ -46,8 +48,10 @@ struct Portable {
   static PERSONAPLEX_INLINE void store(float* p, Vec v) { write(p, v); }
   static PERSONAPLEX_INLINE void store_n(float* p, Vec v, int n) { write(p, v, n); }
 
+  /// Halves become the higher ones of their words, by interleaving with zeros.
   static PERSONAPLEX_INLINE Vec from_bf16(Halves raw) {
-    return reinterpret<Vec>(__builtin_convertvector(raw, Words) << 16);
+    const Halves8 v = reinterpret<Halves8>(Long2{reinterpret<std::int64_t>(raw), 0});
+    return reinterpret<Vec>(__builtin_shufflevector(Halves8{}, v, 0, 8, 1, 9, 2, 10, 3, 11));
   }
   static PERSONAPLEX_INLINE Vec load_bf16(const std::uint16_t* p) { return from_bf16(read<Halves>(p)); }
   static PERSONAPLEX_INLINE Vec load_bf16_n(const std::uint16_t* p, int n) { return from_bf16(read<Halves>(p, n)); }
@@ -66,16 +70,15 @@ struct Portable {
   static PERSONAPLEX_INLINE Vec load_f16(const std::uint16_t* p) { return from_f16(read<Halves>(p)); }
   static PERSONAPLEX_INLINE Vec load_f16_n(const std::uint16_t* p, int n) { return from_f16(read<Halves>(p, n)); }
   /// Bytes become the highest of their words, by two interleavings with zeros.
-  static PERSONAPLEX_INLINE Vec from_i8(Bytes raw) {
+  static PERSONAPLEX_INLINE Vec from_i8(std::int32_t raw) {
     const Bytes16 zeros = {};
-    Bytes16 v = {};
-    std::memcpy(&v, &raw, sizeof raw);
+    Bytes16 v = reinterpret<Bytes16>(Mask{raw, 0, 0, 0});
     v = __builtin_shufflevector(zeros, v, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     v = __builtin_shufflevector(zeros, v, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
     return __builtin_convertvector(reinterpret<Mask>(v) >> 24, Vec);
   }
-  static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) { return from_i8(read<Bytes>(p)); }
-  static PERSONAPLEX_INLINE Vec load_i8_n(const std::int8_t* p, int n) { return from_i8(read<Bytes>(p, n)); }
+  static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) { return from_i8(read<std::int32_t>(p)); }
+  static PERSONAPLEX_INLINE Vec load_i8_n(const std::int8_t* p, int n) { return from_i8(read<std::int32_t>(p, n)); }
 
   static PERSONAPLEX_INLINE void store_bf16_n(std::uint16_t* p, Vec v, int n) {
     for (int i = 0; i < n; ++i) p[i] = to_bf16_bits(v[i]);

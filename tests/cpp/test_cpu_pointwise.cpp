@@ -2,7 +2,7 @@
 // extreme values.
 #include <doctest/doctest.h>
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -101,15 +101,15 @@ TEST_CASE("activations: gelu within 1e-6, elu and swiglu within a few units in t
   });
 }
 
-TEST_CASE("e^x is within 2 units in the last place, as elu shows where it is small") {
-  // elu(x) + 1 = e^x loses bits; silu(x) = x e^x / (1 + e^x), and for x < -20 the denominator is 1.
+TEST_CASE("e^x is within 2 units in the last place, as swiglu shows where it is small") {
+  // silu(x) = x e^x / (1 + e^x), and for x < -20 the denominator is 1: two more roundings.
   for_all([](const PointwiseKernels& kernels, std::int64_t n) {
     Vector x(static_cast<std::size_t>(n));
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = -20.0F - 63.0F * static_cast<float>(i) / static_cast<float>(n);
     const Vector one(x.size(), 1.0F);
     Vector out(x.size());
     kernels.swiglu(x.data(), one.data(), n, out.data());
-    CHECK(first_wrong(out, 4 * kUlp, 0, [&](std::size_t i) { return exact_silu(x[i]); }) == -1);
+    CHECK(first_wrong(out, 3 * kUlp, 0, [&](std::size_t i) { return exact_silu(x[i]); }) == -1);
   });
 }
 
