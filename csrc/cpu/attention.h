@@ -16,7 +16,7 @@ constexpr std::size_t size_of(KvFormat format) {
 }
 
 /// The keys, or the values, of one head: [slots, head_dim] in `format`. kInt8 has a float32 scale per slot:
-/// value = scale * q with |q| <= 127 and scale = largest magnitude / 127.
+/// value = scale * q with |q| <= 127 and scale = largest magnitude / 127 (0 where all magnitudes are below 1e-35).
 struct HeadSlots {
   std::byte* data = nullptr;
   float* scales = nullptr;  // [slots], kInt8 only
@@ -27,9 +27,10 @@ struct HeadSlots {
 struct AttentionKernels {
   /// Writes values [head_dim] float32 at `slot`, rounded to nearest even.
   void (*append)(const HeadSlots& side, int slot, const float* values);
-  /// out [head_dim] = softmax(q . K / sqrt(head_dim)) V over `count` >= 1 positions, the newest of which is in
-  /// `last_slot`, the one before it in the slot before (slot 0 follows slot `slots` - 1). One pass over blocks of
-  /// positions with a running maximum; float32 sums in an order that depends on the format and on count only.
+  /// Keys and values have one format. out [head_dim] = softmax(q . K / sqrt(head_dim)) V over `count` >= 1 positions,
+  /// the newest of which is in `last_slot`, the one before it in the slot before (slot 0 follows slot `slots` - 1). One
+  /// pass over blocks of positions with a running maximum; float32 sums in an order that depends on the format and on
+  /// count only.
   void (*attend)(const HeadSlots& keys, const HeadSlots& values, int slots, int last_slot, int count, const float* q,
                  float* out);
 };
