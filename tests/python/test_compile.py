@@ -24,11 +24,19 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(scope="module")
+def plain_model():
+    """The graph engine, not compiled."""
+    model = personaplex.load("random:tiny", device="cpu", engine="graph")
+    yield model
+    model.unload()
+
+
 @pytest.mark.slow  # MLX runs g++ for half a minute
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
-def test_compiled_tokens_are_the_plain_ones(tiny_model, temporary):
-    plain = tiny_model.respond(USER, **OPTIONS)
-    model = personaplex.load("random:tiny", device="cpu", compile=True, prompt_cache="off")
+def test_compiled_tokens_are_the_plain_ones(plain_model, temporary):
+    plain = plain_model.respond(USER, **OPTIONS)
+    model = personaplex.load("random:tiny", device="cpu", engine="graph", compile=True, prompt_cache="off")
     try:
         assert (model.info["compiled"], model.info["compile_note"]) == (True, "")
         compiled = model.respond(USER, **OPTIONS)
@@ -45,10 +53,10 @@ def test_compiled_tokens_are_the_plain_ones(tiny_model, temporary):
     assert shown == f"{temporary}\n"
 
 
-def test_without_a_compiler_frames_are_plain_and_that_is_said(tiny_model, tmp_path, monkeypatch, caplog):
+def test_without_a_compiler_frames_are_plain_and_that_is_said(plain_model, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PATH", str(tmp_path))
     with caplog.at_level(logging.WARNING, logger="personaplex"):
-        model = personaplex.load("random:tiny", device="cpu", compile=True)
+        model = personaplex.load("random:tiny", device="cpu", engine="graph", compile=True)
     try:
         info = model.info
         answer = model.respond(USER, **OPTIONS)
@@ -58,15 +66,15 @@ def test_without_a_compiler_frames_are_plain_and_that_is_said(tiny_model, tmp_pa
     assert "g++" in info["compile_note"]
     assert [record.getMessage() for record in caplog.records] == [f"[load] not compiled: {info['compile_note']}"]
     assert answer.metadata["model"]["compile_note"] == info["compile_note"]
-    assert np.array_equal(answer.tokens, tiny_model.respond(USER, **OPTIONS).tokens)
+    assert np.array_equal(answer.tokens, plain_model.respond(USER, **OPTIONS).tokens)
 
 
 def test_the_command_says_it_on_standard_error(tmp_path):
     (tmp_path / "bin").mkdir()
     personaplex.Audio(USER[0]).write(tmp_path / "question.wav")
-    command = [sys.executable, "-m", "personaplex", "respond", "--model", "random:tiny", "--device", "cpu", "--compile"]
+    command = [sys.executable, "-m", "personaplex", "respond", "--model", "random:tiny", "--engine", "graph"]
     done = subprocess.run(
-        [*command, "--input", "question.wav", "--max-steps", "0", "--json"],
+        [*command, "--device", "cpu", "--compile", "--input", "question.wav", "--max-steps", "0", "--json"],
         cwd=tmp_path,
         env={**os.environ, "PATH": str(tmp_path / "bin")},
         capture_output=True,
@@ -76,3 +84,12 @@ def test_the_command_says_it_on_standard_error(tmp_path):
     assert done.stderr.startswith("personaplex: [load] not compiled: MLX needs g++")
     assert done.stderr.count("\n") == 1
     assert '"compiled": false, "compile_note": "MLX needs g++' in done.stdout
+
+
+def test_the_fused_engine_says_that_it_has_nothing_to_compile(caplog):
+    with caplog.at_level(logging.WARNING, logger="personaplex"):
+        model = personaplex.load("random:tiny", device="cpu", engine="fused", compile=True)
+    model.unload()
+    assert model.info["compiled"] is False
+    assert [record.getMessage() for record in caplog.records] == [f"[load] not compiled: {model.info['compile_note']}"]
+    assert "engine='graph' has" in model.info["compile_note"]

@@ -128,3 +128,32 @@ def test_frame_bytes_are_counted_from_the_weight_table(directories):
     assert counted["temporal_kv"] == 2 * config["num_layers"] * dim * 4
     assert counted["mimi_encode"] > 0
     assert counted["mimi_decode"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"engine": "fused", "dtype": "float32", "kv_dtype": "bfloat16"}),
+        ({"kv_bits": 8, "threads": 1}, {"engine": "fused", "kv_dtype": "int8", "threads": 1}),
+        ({"engine": "graph"}, {"engine": "graph", "kv_dtype": "float32", "threads": None, "instruction_set": ""}),
+        ({"engine": "graph", "dtype": "bfloat16"}, {"engine": "graph", "dtype": "bfloat16", "engine_note": ""}),
+    ],
+)
+def test_info_says_which_engine_runs(options, expected):
+    model = personaplex.load("random:tiny", device="cpu", **options)
+    info, calls = model.info, model._core.calls
+    model.unload()
+    assert {name: info[name] for name in expected} == expected
+    assert (info["instruction_set"] != "") == (info["engine"] == "fused")
+    assert calls is None or info["engine"] == "fused"
+
+
+def test_auto_says_why_it_did_not_take_the_fused_engine(caplog):
+    with caplog.at_level(logging.WARNING, logger="personaplex"):
+        model = personaplex.load("random:tiny", device="cpu", dtype="float32")
+    model.unload()
+    assert model.info["engine"] == "graph"
+    assert "leave dtype at 'auto'" in model.info["engine_note"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"[load] the graph engine runs, which is slower: {model.info['engine_note']}."
+    ]
