@@ -44,14 +44,13 @@ void check(const ops::Case& c) {
   const auto expected = results(c, cpu::Isa::kPortable, 2);
   for (const cpu::Isa isa : cpu::supported_isas()) {
     CAPTURE(cpu::name_of(isa));
-    const auto found = results(c, isa, 2);
+    const auto found = results(c, isa, 3);
     if (c.op == ops::Op::kQuantize || c.op == ops::Op::kSample) {
       CHECK(found == expected);
     } else {
       CHECK(distance(found, expected) < (of_the_codec(c) ? 1e-3 : 8e-3));
     }
     CHECK(found == results(c, isa, 1));
-    CHECK(found == results(c, isa, 3));
   }
 }
 
@@ -64,7 +63,7 @@ TEST_CASE("operations of ragged sizes") {
 TEST_CASE("the operations of a 7B frame and of a prefill") {
   for (const int bits : {4, 8, 16}) {
     for (const ops::Case& c : ops::frame_cases(bits, bits == 8 ? 8 : 16, 250, 1)) {
-      if (bits == 4 || c.op == ops::Op::kProject || c.op == ops::Op::kAttend) check(c);
+      if (bits == 4 || c.name == "temporal linear_in" || c.op == ops::Op::kAttend) check(c);
     }
   }
   for (const ops::Case& c : ops::frame_cases(4, 16, 100, kMaxColumns)) check(c);

@@ -198,6 +198,8 @@ CASES = {
     "sampling-range": lambda _: respond(text_temperature=-1),
     "steps-range": lambda _: respond(max_steps=-1),
     "load-range": lambda _: personaplex.load("random:tiny", bits=3),
+    "load-engine": lambda _: personaplex.load("random:tiny", device="cpu", engine="graph", kv_bits=8),
+    "load-fused": lambda _: personaplex.load("random:tiny", device="cpu", engine="fused", dtype="float32"),
     "load-revision": lambda _: personaplex.load("random:tiny", revision="main"),
     "load-name": lambda _: personaplex.load("nowhere"),
     "load-type": lambda _: personaplex.load(5),
@@ -247,12 +249,17 @@ def snapshot_ignored(tmp_path):
         path.write_text(json.dumps({"key": "another", "prompt": ""}))
 
 
+def graph_engine(_):
+    personaplex.load("random:tiny", device="cpu", dtype="float32").unload()
+
+
 def snapshot_unwritable(tmp_path):
     (tmp_path / "file").write_text("")
     make_model(prompt_cache="disk", cache_dir=tmp_path / "file").session(voice="none").close()
 
 
 WARNING_CASES = {
+    "load-graph": graph_engine,
     "load-not-compiled": not_compiled,
     "load-kept-16bit": kept_16bit,
     "snapshot-ignored": snapshot_ignored,
