@@ -22,8 +22,10 @@ const MatmulKernels& matmul_kernels(Isa isa) {
       kernels = &portable_matmul();
       break;
     case Isa::kAvx2:
-    case Isa::kAvx512Vnni:
       kernels = avx2_matmul();
+      break;
+    case Isa::kAvx512Vnni:
+      kernels = avx512vnni_matmul();
       break;
     case Isa::kAvx512Bf16:
       kernels = avx512bf16_matmul();
