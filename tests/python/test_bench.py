@@ -1,4 +1,4 @@
-"""bench/step_latency.py: what it counts, what it prints and draws, what it refuses before a model is loaded."""
+"""bench/step_latency.py and bench/kernels.py: what they count, print and draw; what they refuse before any work."""
 
 import json
 import statistics
@@ -14,6 +14,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
 import frames  # noqa: E402
+import kernels  # noqa: E402
 import machine  # noqa: E402
 import step_latency  # noqa: E402
 
@@ -160,3 +161,52 @@ def test_reading_loops_read_what_they_say():
     assert all(len(passes) == 2 and 0.05 < statistics.median(passes) < 5000 for passes in speeds.values())
     with pytest.raises(ValueError, match="megabytes and passes of 1 or more"):
         _core.read_bandwidth(megabytes=0)
+
+
+# bench/kernels.py
+
+
+def test_the_cases_of_a_frame_read_what_a_frame_reads():
+    """The documented bytes of PersonaPlex-7B: 3.70 GB of temporal layers and 0.40 GB of depformer at 4 bits."""
+    cases = _core.frame_cases(bits=4, kv_bits=16, context=1000)
+    total: dict[str, int] = {}
+    for case in cases:
+        part = case.name.split()[0] if case.op in ("project", "project_qkv") else case.op
+        total[part] = total.get(part, 0) + case.per_frame * case.bytes
+    assert total["temporal"] == pytest.approx(3.70e9, rel=0.005)
+    assert total["text"] == 2 * 32000 * 4096
+    assert total["depformer"] == pytest.approx(0.40e9, rel=0.02)
+    ring = [case for case in cases if case.name == "temporal attention"]
+    assert [case.per_frame * case.bytes for case in ring] == [1000 * 2 * 32 * 4096 * 2]
+
+
+def test_kernels_are_timed_one_a_line(capsys, monkeypatch):
+    options = ["--ragged", "--only", "conv", "--repeats", "2", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--json"])
+    assert kernels.main() == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["op"] for line in lines} == {"conv", "conv_transpose"}
+    for line in lines:
+        assert line["us"] > 0
+        assert line["gb_per_s"] == pytest.approx(line["bytes"] / line["us"] / 1e3, rel=0.1, abs=0.01)
+        assert line["bandwidth_gb_per_s"] > 0
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options[:3], "--repeats", "1", "--instruction-set", "portable"])
+    assert kernels.main() == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "nothing"], "no case has 'nothing'"),
+        (["--instruction-set", "abacus", "--ragged"], "expected an instruction set of this machine (portable"),
+        (["--columns", "9"], "1 to 8 columns, got 4, 16, 250 and 9"),
+        (["--repeats", "0", "--ragged"], "repeats of 1 or more"),
+    ],
+)
+def test_kernels_refuse_in_one_line(options, message, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options])
+    assert kernels.main() == 2
+    err = capsys.readouterr().err
+    assert err.startswith("kernels: error: ")
+    assert message in err
