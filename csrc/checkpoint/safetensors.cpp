@@ -27,7 +27,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
 
 constexpr std::uint64_t kMaxHeader = 100'000'000;
-constexpr std::size_t kAlignment = 8;
+constexpr std::size_t kAlignment = 8;  // of the data of a file that is written
 
 [[noreturn]] void fail(const std::string& path, const std::string& what) {
   throw WeightsError("[read_safetensors] " + path + ": " + what);
@@ -117,7 +117,7 @@ void check_tiling(const std::string& path, std::vector<Entry>& entries, std::uin
 
 TensorView view_of(const Entry& entry, const std::byte* data, const MappedFile& file) {
   TensorView view{entry.dtype, entry.shape, data + entry.begin, file.owner};
-  if (reinterpret_cast<std::uintptr_t>(view.data) % kAlignment == 0) return view;
+  if (reinterpret_cast<std::uintptr_t>(view.data) % size_of(entry.dtype) == 0) return view;
   OwnedTensor copy = allocate_tensor(entry.dtype, entry.shape);
   if (view.nbytes() > 0) std::memcpy(copy.mutable_data, view.data, view.nbytes());
   return copy.view;

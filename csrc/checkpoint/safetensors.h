@@ -17,7 +17,7 @@ struct Safetensors {
 
 /// Maps the file and checks every header field against its size. Throws WeightsError on anything that does not fit:
 /// truncated, header over 100 MB or not JSON, unknown dtype, overlapping or out-of-range offsets, size != shape x
-/// dtype. A tensor whose data is not aligned to 8 bytes is copied, so views are always aligned.
+/// dtype. A tensor whose data is not aligned to its elements is copied.
 Safetensors read_safetensors(const std::string& path);
 
 struct NamedTensor {

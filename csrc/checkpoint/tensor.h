@@ -15,7 +15,7 @@ std::size_t size_of(DType dtype);  // bytes of one element
 const char* name_of(DType dtype);  // the safetensors name: "F32", "BF16", ...
 
 /// Row-contiguous, immutable. `owner` keeps the bytes alive (the mapping, or a buffer).
-/// `data` is aligned to 8 bytes at least where the file is a valid safetensors file; nothing more is promised.
+/// `data` is aligned to an element; nothing more is promised.
 struct TensorView {
   DType dtype = DType::kF32;
   std::vector<std::int64_t> shape;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/isa.h"
+#include "ops/ops.h"
 
 namespace personaplex::cpu {
 
@@ -15,11 +16,13 @@ constexpr std::size_t size_of(KvFormat format) {
   return format == KvFormat::kFloat32 ? 4 : format == KvFormat::kBfloat16 ? 2 : 1;
 }
 
-/// The keys, or the values, of one head: [slots, head_dim] in `format`. kInt8 has a float32 scale per slot:
-/// value = scale * q with |q| <= 127 and scale = largest magnitude / 127 (0 where all magnitudes are below 1e-35).
+/// The keys, or the values, of one head in a ring of pages (ops::Ring): slot s is row s % kRingPage of [kRingPage,
+/// head_dim] in `format`, `offset` bytes into page s / kRingPage. kInt8 has a float32 scale per slot, [kRingPage] at
+/// `scales`: value = scale * q with |q| <= 127 and scale = largest magnitude / 127 (0 where all magnitudes are below
+/// 1e-35).
 struct HeadSlots {
-  std::byte* data = nullptr;
-  float* scales = nullptr;  // [slots], kInt8 only
+  std::byte* const* pages = nullptr;
+  std::size_t offset = 0, scales = 0;
   KvFormat format = KvFormat::kBfloat16;
   int head_dim = 0;  // even; any size
 };

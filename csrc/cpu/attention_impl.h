@@ -58,11 +58,23 @@ struct Attention {
     int count;
   };
 
+  /// How many of `count` slots from `slot` on follow each other in memory.
+  static PERSONAPLEX_INLINE int together(int slot, int count, int slots) {
+    return std::min(count, std::min(ops::kRingPage - slot % ops::kRingPage, slots - slot));
+  }
+  /// The slot `steps` <= slots later.
+  static PERSONAPLEX_INLINE int after(int slot, int steps, int slots) {
+    return slot + steps < slots ? slot + steps : slot + steps - slots;
+  }
+
   template <class Row>
   static PERSONAPLEX_INLINE Rows<typename Row::Cell> rows_of(const HeadSlots& side, int slot, int count) {
-    const auto* cells = reinterpret_cast<const typename Row::Cell*>(side.data);
-    return {cells + static_cast<std::ptrdiff_t>(slot) * side.head_dim,
-            side.format == KvFormat::kInt8 ? side.scales + slot : nullptr, count};
+    const std::byte* page = side.pages[slot / ops::kRingPage];
+    const int row = slot % ops::kRingPage;
+    const auto* cells = reinterpret_cast<const typename Row::Cell*>(page + side.offset);
+    const auto* scales = reinterpret_cast<const float*>(page + side.scales);
+    return {cells + static_cast<std::ptrdiff_t>(row) * side.head_dim,
+            side.format == KvFormat::kInt8 ? scales + row : nullptr, count};
   }
 
   /// The lanes' sums of one row times q.
@@ -151,11 +163,13 @@ struct Attention {
     float largest = -std::numeric_limits<float>::infinity();
     Vec total = S::zero();
     for (int i = 0; i < head_dim; ++i) out[i] = 0.0F;
-    for (int done = 0, n = 0; done < count; done += n, slot = slot + n < slots ? slot + n : slot + n - slots) {
+    for (int done = 0, n = 0; done < count; done += n, slot = after(slot, n, slots)) {
       n = std::min(kTile, count - done);
-      const int before_end = std::min(n, slots - slot);  // the others begin at slot 0
-      score<Row, kHeadDim>(rows_of<Row>(keys, slot, before_end), head_dim, q, factor, scores);
-      score<Row, kHeadDim>(rows_of<Row>(keys, 0, n - before_end), head_dim, q, factor, scores + before_end);
+      for (int i = 0, rows = 0; i < n; i += rows) {
+        const int at = after(slot, i, slots);
+        rows = together(at, n - i, slots);
+        score<Row, kHeadDim>(rows_of<Row>(keys, at, rows), head_dim, q, factor, scores + i);
+      }
       for (int i = n; i < n + W; ++i) scores[i] = -std::numeric_limits<float>::infinity();
 
       Vec in_tile = S::load(scores);
@@ -170,9 +184,10 @@ struct Attention {
         S::store(scores + i, weights);
       }
 
-      accumulate<Row, kHeadDim>(rows_of<Row>(values, slot, before_end), head_dim, shrink, scores, out);
-      if (before_end < n) {
-        accumulate<Row, kHeadDim>(rows_of<Row>(values, 0, n - before_end), head_dim, S::set1(1.0F), scores + before_end,
+      for (int i = 0, rows = 0; i < n; i += rows) {
+        const int at = after(slot, i, slots);
+        rows = together(at, n - i, slots);
+        accumulate<Row, kHeadDim>(rows_of<Row>(values, at, rows), head_dim, i == 0 ? shrink : S::set1(1.0F), scores + i,
                                   out);
       }
     }
@@ -207,7 +222,9 @@ struct Attention {
 
   static void append(const HeadSlots& side, int slot, const float* values) {
     const int head_dim = side.head_dim;
-    std::byte* row = side.data + static_cast<std::ptrdiff_t>(slot) * head_dim * static_cast<int>(size_of(side.format));
+    std::byte* page = side.pages[slot / ops::kRingPage];
+    std::byte* row =
+        page + side.offset + static_cast<std::size_t>(slot % ops::kRingPage * head_dim) * size_of(side.format);
     if (side.format == KvFormat::kFloat32) {
       std::memcpy(row, values, static_cast<std::size_t>(head_dim) * sizeof(float));
       return;
@@ -226,7 +243,7 @@ struct Attention {
     }
     const float largest = S::largest(magnitude);
     const bool nothing = largest < 1e-35F;  // 127 / largest would overflow
-    side.scales[slot] = nothing ? 0.0F : largest / 127.0F;
+    reinterpret_cast<float*>(page + side.scales)[slot % ops::kRingPage] = nothing ? 0.0F : largest / 127.0F;
     const Vec inverse = S::set1(nothing ? 0.0F : 127.0F / largest);
     auto* cells = reinterpret_cast<std::int8_t*>(row);
     for (int i = 0; i < head_dim; i += W) {

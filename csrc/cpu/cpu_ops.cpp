@@ -34,17 +34,16 @@ struct PoolFrame : ops::Ops::Frame {
 };
 
 HeadSlots head_slots(const ops::Ring& ring, bool values, int head) {
-  const auto slots = static_cast<std::size_t>(ring.slots);
   const auto heads = static_cast<std::size_t>(ring.heads);
-  const std::size_t row = static_cast<std::size_t>(ring.head_dim) * static_cast<std::size_t>(ring.bits) / 8;
+  const std::size_t stretch =
+      ops::kRingPage * static_cast<std::size_t>(ring.head_dim) * static_cast<std::size_t>(ring.bits) / 8;
   const std::size_t index = static_cast<std::size_t>(head) + (values ? heads : 0);
   HeadSlots side;
   side.format = ring.bits == 32 ? KvFormat::kFloat32 : ring.bits == 16 ? KvFormat::kBfloat16 : KvFormat::kInt8;
   side.head_dim = ring.head_dim;
-  side.data = ring.at.as<std::byte>() + index * slots * row;
-  if (ring.bits == 8) {
-    side.scales = reinterpret_cast<float*>(ring.at.as<std::byte>() + 2 * heads * slots * row) + index * slots;
-  }
+  side.pages = ring.pages.as<std::byte*>();
+  side.offset = ring.offset + index * stretch;
+  side.scales = ring.offset + 2 * heads * stretch + index * ops::kRingPage * sizeof(float);
   return side;
 }
 
@@ -66,6 +65,13 @@ ops::WeightPtr CpuOps::matrix(const Matrix& m) {
   w->matrix = m;
   normed_.reserve(static_cast<std::size_t>(m.k) * kMaxColumns * sizeof(float));
   packed_.reserve(matmul_.packed_bytes(m, kMaxColumns));
+  for (const TensorView* t : {&m.weight, &m.scales, &m.biases}) fetch_pages(t->data, t->nbytes());
+  return w;
+}
+
+ops::WeightPtr CpuOps::table(const Matrix& m) {
+  auto w = std::make_unique<MatrixWeight>();
+  w->matrix = m;
   return w;
 }
 

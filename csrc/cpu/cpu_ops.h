@@ -35,6 +35,7 @@ class CpuOps : public ops::Ops {
 
   std::unique_ptr<ops::Memory> allocate(std::size_t bytes) override { return reserve_memory(bytes); }
   ops::WeightPtr matrix(const Matrix& m) override;
+  ops::WeightPtr table(const Matrix& m) override;
   ops::WeightPtr vector(const TensorView& t) override;
   ops::WeightPtr linear(const TensorView& t) override;
   ops::WeightPtr conv(const Conv& c, int stride, int dilation) override;

@@ -2,9 +2,11 @@
 #include "cpu/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 
 #include "core/error.h"
@@ -12,6 +14,9 @@
 namespace personaplex::cpu {
 
 namespace {
+
+// From here on memory asks for huge pages: they are cleared several times faster, and need fewer entries of the TLB.
+constexpr std::size_t kHuge = std::size_t{4} << 20;
 
 struct Mapping : ops::Memory {
   explicit Mapping(std::size_t wanted) {
@@ -24,6 +29,9 @@ struct Mapping : ops::Memory {
                         std::strerror(errno) + ". Use a smaller context, or close sessions that are not needed.");
     }
     base = static_cast<std::byte*>(at);
+#if defined(MADV_HUGEPAGE)
+    if (wanted >= kHuge) (void)madvise(at, wanted, MADV_HUGEPAGE);
+#endif
   }
   ~Mapping() override { munmap(base, std::max<std::size_t>(1, bytes)); }
   Mapping(const Mapping&) = delete;
@@ -33,5 +41,18 @@ struct Mapping : ops::Memory {
 }  // namespace
 
 std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes) { return std::make_unique<Mapping>(bytes); }
+
+void fetch_pages(const std::byte* data, std::size_t bytes) {
+#if defined(__linux__)
+  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ, since Linux 5.14
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(data) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(data) + bytes;
+  (void)madvise(reinterpret_cast<void*>(begin), end - begin, kPopulateRead);
+#else
+  (void)data;
+  (void)bytes;
+#endif
+}
 
 }  // namespace personaplex::cpu

@@ -8,4 +8,8 @@ namespace personaplex::cpu {
 /// Zero-filled; reserved now, backed by pages as they are written. DeviceError when the system refuses.
 std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes);
 
+/// Reads the pages of [data, data + bytes) in, where the system can: weights that every frame reads are then there when
+/// the first frame comes. Only a hint.
+void fetch_pages(const std::byte* data, std::size_t bytes);
+
 }  // namespace personaplex::cpu

@@ -27,8 +27,8 @@ Depformer::Depformer(ops::Ops& ops, const Weights& weights)
       seen_(ops, x_.size()),
       inner_(ops, static_cast<std::size_t>(weights.config.depformer_ffn_hidden())) {
   const DepformerWeights& w = weights.depformer;
-  embeddings_.push_back(ops.matrix(w.text_emb));
-  for (std::size_t k = 1; k < w.in.size(); ++k) embeddings_.push_back(ops.matrix(w.audio_emb.at(k - 1)));
+  embeddings_.push_back(ops.table(w.text_emb));
+  for (std::size_t k = 1; k < w.in.size(); ++k) embeddings_.push_back(ops.table(w.audio_emb.at(k - 1)));
   for (const Matrix& m : w.in) in_.push_back(ops.matrix(m));
   for (const Matrix& m : w.linears) linears_.push_back(ops.matrix(m));
   for (const DepformerLayer& layer : w.layers) {

@@ -1,4 +1,4 @@
-// csrc/model/kv_rings.cpp: slot arithmetic, copies of what is filled, and snapshots.
+// csrc/model/kv_rings.cpp: slots and pages, copies on write, and snapshots.
 #include "model/kv_rings.h"
 
 #include <algorithm>
@@ -11,44 +11,65 @@ namespace personaplex {
 
 namespace {
 
-// Layers start on a cache line.
-std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+constexpr auto kPage = static_cast<std::size_t>(ops::kRingPage);
+
+std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }  // layers start on a cache line
+
+ops::Ring ring_of(const RingShape& shape) {
+  ops::Ring ring;
+  ring.bits = shape.bits;
+  ring.heads = shape.heads;
+  ring.head_dim = shape.head_dim;
+  ring.slots = shape.slots();
+  return ring;
+}
 
 }  // namespace
 
 KvRings::KvRings(ops::Ops& ops, const RingShape& shape)
-    : shape_(shape),
-      layer_bytes_(aligned(ops::Ring{
-          .at = {}, .bits = shape.bits, .heads = shape.heads, .head_dim = shape.head_dim, .slots = shape.slots()}
-                               .nbytes())),
-      memory_(ops.allocate(layer_bytes_ * static_cast<std::size_t>(shape.layers))) {}
+    : ops_(&ops),
+      shape_(shape),
+      layer_bytes_(aligned(ring_of(shape).page_bytes())),
+      pages_(static_cast<std::size_t>(shape.slots()) / kPage),
+      table_(ops, pages_.size()) {}
 
 ops::Ring KvRings::layer(int index) const {
-  return {.at = {memory_->base, layer_bytes_ * static_cast<std::size_t>(index)},
-          .bits = shape_.bits,
-          .heads = shape_.heads,
-          .head_dim = shape_.head_dim,
-          .slots = shape_.slots()};
+  ops::Ring ring = ring_of(shape_);
+  ring.pages = table_.at();
+  ring.offset = layer_bytes_ * static_cast<std::size_t>(index);
+  return ring;
+}
+
+void KvRings::own_page(int slot) {
+  const std::size_t index = static_cast<std::size_t>(slot) / kPage;
+  std::shared_ptr<ops::Memory>& page = pages_[index];
+  if (page != nullptr && page.use_count() == 1) return;
+  std::shared_ptr<ops::Memory> own = ops_->allocate(layer_bytes_ * static_cast<std::size_t>(shape_.layers));
+  if (page != nullptr) std::memcpy(own->base, page->base, own->bytes);
+  page = std::move(own);
+  table_[index] = page->base;
 }
 
 void KvRings::advance(int count, ops::Column* columns) {
   for (int t = 0; t < count; ++t, ++position_) {
+    const auto slot = static_cast<std::int32_t>(position_ % shape_.slots());
+    own_page(slot);
     columns[t].position = position_;
     columns[t].first_visible = std::max<std::int64_t>(0, shape_.first_visible(position_, shape_.context));
-    columns[t].kv_slot = static_cast<std::int32_t>(position_ % shape_.slots());
+    columns[t].kv_slot = slot;
   }
 }
 
 int KvRings::filled() const { return static_cast<int>(std::min<std::int64_t>(position_, shape_.slots())); }
 
 std::vector<KvRings::Side> KvRings::sides() const {
-  const auto cells = static_cast<std::size_t>(shape_.heads) * static_cast<std::size_t>(shape_.slots());
+  const std::size_t rows = static_cast<std::size_t>(shape_.heads) * kPage;
   const std::size_t row = static_cast<std::size_t>(shape_.head_dim) * static_cast<std::size_t>(shape_.bits) / 8;
   const DType dtype = shape_.bits == 32 ? DType::kF32 : shape_.bits == 16 ? DType::kBF16 : DType::kI8;
-  std::vector<Side> out = {{"k", 0, row, dtype}, {"v", cells * row, row, dtype}};
+  std::vector<Side> out = {{"k", 0, row, dtype}, {"v", rows * row, row, dtype}};
   if (shape_.bits == 8) {
-    out.push_back({"k_scale", 2 * cells * row, sizeof(float), DType::kF32});
-    out.push_back({"v_scale", 2 * cells * row + cells * sizeof(float), sizeof(float), DType::kF32});
+    out.push_back({"k_scale", 2 * rows * row, sizeof(float), DType::kF32});
+    out.push_back({"v_scale", 2 * rows * row + rows * sizeof(float), sizeof(float), DType::kF32});
   }
   return out;
 }
@@ -61,35 +82,36 @@ std::size_t KvRings::nbytes() const {
 }
 
 void KvRings::copy_from(const KvRings& other) {
-  const auto count = static_cast<std::size_t>(other.filled());
-  const auto slots = static_cast<std::size_t>(shape_.slots());
-  for (int i = 0; i < shape_.layers; ++i) {
-    const std::size_t layer = layer_bytes_ * static_cast<std::size_t>(i);
-    for (const Side& side : sides()) {
-      for (std::size_t h = 0; h < static_cast<std::size_t>(shape_.heads); ++h) {
-        const std::size_t at = layer + side.offset + h * slots * side.row;
-        std::memcpy(memory_->base + at, other.memory_->base + at, count * side.row);
-      }
+  pages_ = other.pages_;
+  std::copy_n(other.table_.data(), table_.size(), table_.data());
+  position_ = other.position_;
+  if (const auto slot = static_cast<int>(position_ % shape_.slots()); slot % ops::kRingPage != 0) own_page(slot);
+}
+
+template <typename Visit>
+void KvRings::for_each_stretch(int layer, const Side& side, Visit visit) const {
+  const auto count = static_cast<std::size_t>(filled());
+  const std::size_t start = layer_bytes_ * static_cast<std::size_t>(layer) + side.offset;
+  for (std::size_t head = 0; head < static_cast<std::size_t>(shape_.heads); ++head) {
+    for (std::size_t slot = 0; slot < count; slot += kPage) {
+      visit(pages_[slot / kPage]->base + start + head * kPage * side.row, std::min(kPage, count - slot) * side.row,
+            (head * count + slot) * side.row);
     }
   }
-  position_ = other.position_;
 }
 
 void KvRings::save(const std::string& prefix, std::vector<NamedTensor>& out) const {
   OwnedTensor position = allocate_tensor(DType::kI64, {1});
   std::memcpy(position.mutable_data, &position_, sizeof position_);
   out.push_back({prefix + ".position", position.view});
-  const auto count = static_cast<std::size_t>(filled());
-  if (count == 0) return;
-  const auto slots = static_cast<std::size_t>(shape_.slots());
+  if (filled() == 0) return;
   for (int i = 0; i < shape_.layers; ++i) {
     for (const Side& side : sides()) {
       const auto width = static_cast<std::int64_t>(side.row / size_of(side.dtype));
-      OwnedTensor t = allocate_tensor(side.dtype, {shape_.heads, static_cast<std::int64_t>(count), width});
-      const std::byte* from = memory_->base + layer_bytes_ * static_cast<std::size_t>(i) + side.offset;
-      for (std::size_t h = 0; h < static_cast<std::size_t>(shape_.heads); ++h) {
-        std::memcpy(t.mutable_data + h * count * side.row, from + h * slots * side.row, count * side.row);
-      }
+      OwnedTensor t = allocate_tensor(side.dtype, {shape_.heads, filled(), width});
+      for_each_stretch(i, side, [&](const std::byte* stretch, std::size_t bytes, std::size_t at) {
+        std::memcpy(t.mutable_data + at, stretch, bytes);
+      });
       out.push_back({prefix + "." + side.name + "." + std::to_string(i), t.view});
     }
   }
@@ -102,21 +124,18 @@ void KvRings::load(const std::string& prefix, std::map<std::string, TensorView>&
     throw WeightsError("[Snapshot.load] " + prefix + ".position: expected 0 to 2^40, got " + std::to_string(position) +
                        ".");
   }
-  const std::int64_t count = std::min<std::int64_t>(position, shape_.slots());
-  const auto slots = static_cast<std::size_t>(shape_.slots());
-  for (int i = 0; count > 0 && i < shape_.layers; ++i) {
+  position_ = position;
+  for (int slot = 0; slot < filled(); slot += ops::kRingPage) own_page(slot);
+  for (int i = 0; filled() > 0 && i < shape_.layers; ++i) {
     for (const Side& side : sides()) {
       const auto width = static_cast<std::int64_t>(side.row / size_of(side.dtype));
-      const TensorView t =
-          take_tensor(in, prefix + "." + side.name + "." + std::to_string(i), side.dtype, {shape_.heads, count, width});
-      std::byte* to = memory_->base + layer_bytes_ * static_cast<std::size_t>(i) + side.offset;
-      const std::size_t stretch = static_cast<std::size_t>(count) * side.row;
-      for (std::size_t h = 0; h < static_cast<std::size_t>(shape_.heads); ++h) {
-        std::memcpy(to + h * slots * side.row, t.data + h * stretch, stretch);
-      }
+      const TensorView t = take_tensor(in, prefix + "." + side.name + "." + std::to_string(i), side.dtype,
+                                       {shape_.heads, filled(), width});
+      for_each_stretch(i, side, [&](std::byte* stretch, std::size_t bytes, std::size_t at) {
+        std::memcpy(stretch, t.data + at, bytes);
+      });
     }
   }
-  position_ = position;
 }
 
 }  // namespace personaplex

@@ -20,10 +20,11 @@ struct RingShape {
   /// `first_visible(p)` is the oldest position that position p attends to (p - context < first_visible(p) <= p).
   std::int64_t (*first_visible)(std::int64_t position, int context) = nullptr;
 
-  /// kMaxColumns - 1 more than the context, so that a pass evicts nothing that one of its columns still sees; even.
-  int slots() const { return (context + kMaxColumns) / 2 * 2; }
+  /// kMaxColumns - 1 more than the context at least, so that a pass evicts nothing that one of its columns still sees.
+  int slots() const { return (context + kMaxColumns - 1 + ops::kRingPage - 1) / ops::kRingPage * ops::kRingPage; }
 };
 
+/// Pages are made when a position first needs them, and shared with copies until one of them writes.
 class KvRings {
  public:
   KvRings(ops::Ops& ops, const RingShape& shape);
@@ -34,28 +35,36 @@ class KvRings {
   void reset() { position_ = 0; }
 
   std::int64_t position() const { return position_; }
-  std::size_t nbytes() const;  // of the filled slots
+  std::size_t nbytes() const;  // of the filled slots, shared or not
 
-  /// Becomes equal to `other`, a ring of the same shape: filled slots are copied.
+  /// Becomes equal to `other`, a ring of the same shape. Whole pages are shared, the one being filled is copied.
   void copy_from(const KvRings& other);
   void save(const std::string& prefix, std::vector<NamedTensor>& out) const;
   /// Takes what save() gave out of `in`. WeightsError for a position from 2^40, another shape, NaN or infinity.
   void load(const std::string& prefix, std::map<std::string, TensorView>& in);
 
  private:
-  /// A stretch of equal rows, one row a slot, one such stretch a head.
+  /// What a layer has of one kind in a page: [heads, kRingPage] rows of `row` bytes, from `offset` on.
   struct Side {
-    const char* name;    // "k", "v", "k_scale", "v_scale"
-    std::size_t offset;  // from the layer's start
-    std::size_t row;     // bytes of one slot of one head
+    const char* name;  // "k", "v", "k_scale", "v_scale"
+    std::size_t offset;
+    std::size_t row;
     DType dtype;
   };
   std::vector<Side> sides() const;
   int filled() const;
+  /// Calls visit(stretch, bytes, at) for what is filled of a side of a layer, page by page and head by head. `at` is
+  /// where the stretch belongs in a tensor [heads, filled, row].
+  template <typename Visit>
+  void for_each_stretch(int layer, const Side& side, Visit visit) const;
+  /// Makes the page of a slot, or makes it this conversation's own.
+  void own_page(int slot);
 
+  ops::Ops* ops_;
   RingShape shape_;
-  std::size_t layer_bytes_;
-  std::unique_ptr<ops::Memory> memory_;
+  std::size_t layer_bytes_;                          // in a page
+  std::vector<std::shared_ptr<ops::Memory>> pages_;  // null until needed
+  Buffer<std::byte*> table_;                         // their bases
   std::int64_t position_ = 0;
 };
 

@@ -14,8 +14,8 @@ Temporal::Temporal(ops::Ops& ops, const Weights& weights)
       q_(ops, static_cast<std::size_t>(kMaxColumns) * static_cast<std::size_t>(weights.config.dim)),
       seen_(ops, q_.size()),
       inner_(ops, static_cast<std::size_t>(kMaxColumns) * static_cast<std::size_t>(weights.config.ffn_hidden())) {
-  for (const Matrix& table : weights.temporal.audio_emb) embeddings_.push_back(ops.matrix(table));
-  embeddings_.push_back(ops.matrix(weights.temporal.text_emb));
+  for (const Matrix& table : weights.temporal.audio_emb) embeddings_.push_back(ops.table(table));
+  embeddings_.push_back(ops.table(weights.temporal.text_emb));
   for (const auto& table : embeddings_) tables_.push_back(table.get());
   for (const TemporalLayer& layer : weights.temporal.layers) {
     layers_.push_back({ops.vector(layer.norm1), ops.vector(layer.norm2), ops.matrix(layer.in_proj),

@@ -88,6 +88,20 @@ std::size_t product_bytes(const Case& c) {
          (c.bits == 16 ? 0 : 4 * cells / static_cast<std::size_t>(c.group));
 }
 
+void fill_page(Random& random, const Ring& ring, Place page) {
+  const std::size_t rows = 2 * static_cast<std::size_t>(ring.heads) * kRingPage;
+  const std::size_t values = rows * static_cast<std::size_t>(ring.head_dim);
+  for (std::size_t i = 0; i < values; ++i) {
+    const float value = random.uniform(1.0F);
+    if (ring.bits == 32) page.as<float>()[i] = value;
+    if (ring.bits == 16) page.as<std::uint16_t>()[i] = to_bf16_bits(value);
+    if (ring.bits == 8) page.as<std::int8_t>()[i] = static_cast<std::int8_t>(std::lround(127.0F * value));
+  }
+  if (ring.bits != 8) return;
+  auto* scales = reinterpret_cast<float*>(page.as<std::byte>() + values);
+  for (std::size_t i = 0; i < rows; ++i) scales[i] = (1.0F + random.uniform(0.2F)) / 127.0F;
+}
+
 bool has_ring(const Case& c) { return c.op == Op::kProjectQkv || c.op == Op::kAttend; }
 bool has_window(const Case& c) { return c.op == Op::kConv || c.op == Op::kConvTranspose; }
 
@@ -158,7 +172,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     ring.bits = c.op == Op::kAttend ? c.bits : 16;
     ring.heads = c.heads;
     ring.head_dim = c.head_dim;
-    ring.slots = c.positions + kMaxColumns;
+    ring.slots = (c.positions + kMaxColumns + kRingPage - 1) / kRingPage * kRingPage;
     // The newest column is at position `first` + columns - 1, in a ring that has wrapped.
     const std::int64_t first = 2 * std::int64_t{ring.slots} + c.positions / 2;
     p.at = p.allocate(ops, kMaxColumns * sizeof(Column));
@@ -168,20 +182,13 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
                               0};
     }
     for (int copy = 0; copy < (c.op == Op::kAttend ? copies : 1); ++copy) {
-      ring.at = p.allocate(ops, ring.nbytes());
+      const auto count = size(ring.slots / kRingPage);
+      ring.pages = p.allocate(ops, count * sizeof(std::byte*));
       p.rings.push_back(ring);
-      if (c.op == Op::kProjectQkv) continue;
-      const std::size_t cells = 2 * size(ring.heads) * size(ring.slots);
-      const std::size_t values = cells * size(ring.head_dim);
-      for (std::size_t i = 0; i < values; ++i) {
-        const float value = random.uniform(1.0F);
-        if (ring.bits == 32) ring.at.as<float>()[i] = value;
-        if (ring.bits == 16) ring.at.as<std::uint16_t>()[i] = to_bf16_bits(value);
-        if (ring.bits == 8) ring.at.as<std::int8_t>()[i] = static_cast<std::int8_t>(std::lround(127.0F * value));
-      }
-      if (ring.bits == 8) {
-        auto* scales = reinterpret_cast<float*>(ring.at.as<std::byte>() + values);
-        for (std::size_t i = 0; i < cells; ++i) scales[i] = (1.0F + random.uniform(0.2F)) / 127.0F;
+      for (std::size_t i = 0; i < count; ++i) {
+        const Place page = p.allocate(ops, ring.page_bytes());
+        ring.pages.as<std::byte*>()[i] = page.base;
+        if (c.op == Op::kAttend) fill_page(random, ring, page);
       }
     }
   }
@@ -261,8 +268,11 @@ std::vector<float> CaseRun::results() const {
   }
   out.assign(p.y.as<float>(), p.y.as<float>() + p.results);
   if (case_.op == Op::kProjectQkv) {
-    const auto* cells = p.rings[0].at.as<std::uint16_t>();
-    for (std::size_t i = 0; i < p.rings[0].nbytes() / 2; ++i) out.push_back(from_bf16_bits(cells[i]));
+    const Ring& ring = p.rings[0];
+    for (int page = 0; page < ring.slots / kRingPage; ++page) {
+      const auto* cells = reinterpret_cast<const std::uint16_t*>(ring.pages.as<std::byte*>()[page]);
+      for (std::size_t i = 0; i < ring.page_bytes() / 2; ++i) out.push_back(from_bf16_bits(cells[i]));
+    }
   }
   return out;
 }

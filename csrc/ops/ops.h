@@ -57,15 +57,23 @@ struct Column {
   std::int32_t unused = 0;
 };
 
-/// The keys and values of one layer: keys, then values, each [heads, slots, head_dim]; where bits is 8 the scales
-/// follow, keys then values, each [heads, slots] float32.
-struct Ring {
-  Place at;
-  int bits = 16;  // 32: float32; 16: bfloat16; 8: int8 with a scale per slot and head
-  int heads = 0, head_dim = 0, slots = 0;
+/// Slots of one page of a ring.
+inline constexpr int kRingPage = 32;
 
-  std::size_t nbytes() const {
-    const auto cells = static_cast<std::size_t>(heads) * static_cast<std::size_t>(slots);
+/// The keys and values of one layer. Rings are made of pages, each of which holds kRingPage slots of all layers, so
+/// that conversations can share the pages of a common past. From `offset` on, a page has this layer's keys, then its
+/// values, each [heads, kRingPage, head_dim]; where bits is 8 the scales follow, keys then values, each [heads,
+/// kRingPage] float32.
+struct Ring {
+  Place pages;  // std::byte* [slots / kRingPage]; a page that holds no visible position may be null
+  std::size_t offset = 0;
+  int bits = 16;  // 32: float32; 16: bfloat16; 8: int8 with a scale per slot and head
+  int heads = 0, head_dim = 0;
+  int slots = 0;  // a multiple of kRingPage
+
+  /// Of this layer in one page.
+  std::size_t page_bytes() const {
+    const auto cells = static_cast<std::size_t>(heads) * kRingPage;
     return 2 * cells * (static_cast<std::size_t>(head_dim) * static_cast<std::size_t>(bits) / 8 + (bits == 8 ? 4 : 0));
   }
 };
@@ -114,6 +122,8 @@ class Ops {
   virtual std::unique_ptr<Memory> allocate(std::size_t bytes) = 0;
   /// A matrix of the language model. WeightsError for a format that it cannot read.
   virtual WeightPtr matrix(const Matrix& m) = 0;
+  /// A table of embeddings, of which embed_sum() reads a row here and there.
+  virtual WeightPtr table(const Matrix& m) = 0;
   virtual WeightPtr vector(const TensorView& t) = 0;  // float32, any shape
   /// A linear layer of the codec [N, K], or a 1x1 convolution [N, K, 1].
   virtual WeightPtr linear(const TensorView& t) = 0;

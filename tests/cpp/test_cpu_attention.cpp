@@ -22,28 +22,39 @@ namespace {
 
 constexpr KvFormat kFormats[] = {KvFormat::kFloat32, KvFormat::kBfloat16, KvFormat::kInt8};
 
-/// The keys, or the values, of one head, in memory of exactly their size. Unused slots hold NaN or what is as bad.
+/// The keys, or the values, of one head, in pages of exactly their size. Unused slots hold NaN or what is as bad.
 struct Side {
-  std::vector<std::byte> data;
-  std::vector<float> scales;
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<std::byte*> pages;
   HeadSlots slots;
 
-  Side(KvFormat format, int count, int head_dim)
-      : data(static_cast<std::size_t>(count * head_dim) * size_of(format), std::byte{0xFF}),
-        scales(format == KvFormat::kInt8 ? static_cast<std::size_t>(count) : 0,
-               std::numeric_limits<float>::quiet_NaN()),
-        slots{data.data(), scales.empty() ? nullptr : scales.data(), format, head_dim} {}
+  Side(KvFormat format, int count, int head_dim) {
+    constexpr int kPage = ops::kRingPage;
+    const std::size_t scales = static_cast<std::size_t>(kPage * head_dim) * size_of(format);
+    for (int first = 0; first < count; first += kPage) {
+      memory.emplace_back(scales + (format == KvFormat::kInt8 ? kPage * sizeof(float) : 0), std::byte{0xFF});
+      pages.push_back(memory.back().data());
+    }
+    slots = {pages.data(), 0, scales, format, head_dim};
+  }
+
+  std::byte* row(int slot) const {
+    return pages[static_cast<std::size_t>(slot / ops::kRingPage)] +
+           static_cast<std::size_t>(slot % ops::kRingPage * slots.head_dim) * size_of(slots.format);
+  }
+  float scale(int slot) const {
+    return reinterpret_cast<const float*>(pages[static_cast<std::size_t>(slot / ops::kRingPage)] +
+                                          slots.scales)[slot % ops::kRingPage];
+  }
 
   double value(int slot, int i) const {
-    const auto at = static_cast<std::size_t>(slot * slots.head_dim + i);
     switch (slots.format) {
       case KvFormat::kFloat32:
-        return reinterpret_cast<const float*>(data.data())[at];
+        return reinterpret_cast<const float*>(row(slot))[i];
       case KvFormat::kBfloat16:
-        return from_bf16_bits(reinterpret_cast<const std::uint16_t*>(data.data())[at]);
+        return from_bf16_bits(reinterpret_cast<const std::uint16_t*>(row(slot))[i]);
       case KvFormat::kInt8:
-        return static_cast<double>(scales[static_cast<std::size_t>(slot)]) *
-               reinterpret_cast<const std::int8_t*>(data.data())[at];
+        return static_cast<double>(scale(slot)) * reinterpret_cast<const std::int8_t*>(row(slot))[i];
     }
     return 0;
   }
@@ -197,23 +208,23 @@ TEST_CASE("append rounds to nearest even, in every format, and touches its own s
       for (const KvFormat format : kFormats) {
         Side side(format, 3, head_dim);
         attention_kernels(isa).append(side.slots, 1, values.data());
-        const auto row = static_cast<std::ptrdiff_t>(head_dim * static_cast<int>(size_of(format)));
+        const std::ptrdiff_t row = side.row(1) - side.row(0);
         const auto untouched = [](std::byte b) { return b == std::byte{0xFF}; };
-        CHECK(std::all_of(side.data.begin(), side.data.begin() + row, untouched));
-        CHECK(std::all_of(side.data.end() - row, side.data.end(), untouched));
+        CHECK(std::all_of(side.row(0), side.row(1), untouched));
+        CHECK(std::all_of(side.row(2), side.row(2) + row, untouched));
         float largest = 0;
         for (const float x : values) largest = std::max(largest, std::abs(x));
         if (format == KvFormat::kInt8) {
-          CHECK(side.scales[1] == largest / 127.0F);
-          CHECK(std::isnan(side.scales[0]));
-          CHECK(std::isnan(side.scales[2]));
+          CHECK(side.scale(1) == largest / 127.0F);
+          CHECK(std::isnan(side.scale(0)));
+          CHECK(std::isnan(side.scale(2)));
         }
         for (int i = 0; i < head_dim; ++i) {
           const float x = values[static_cast<std::size_t>(i)];
           const double stored = side.value(1, i);
           if (format == KvFormat::kFloat32) CHECK(stored == x);
           if (format == KvFormat::kBfloat16) CHECK(stored == from_bf16_bits(to_bf16_bits(x)));
-          if (format == KvFormat::kInt8) CHECK(std::abs(stored - x) <= 0.5001 * side.scales[1]);
+          if (format == KvFormat::kInt8) CHECK(std::abs(stored - x) <= 0.5001 * side.scale(1));
         }
       }
     }
@@ -223,7 +234,7 @@ TEST_CASE("append rounds to nearest even, in every format, and touches its own s
       Side side(KvFormat::kInt8, 1, 4);
       const float values[4] = {large / 254.0F, large, -large, 0.0F};
       attention_kernels(isa).append(side.slots, 0, values);
-      CHECK(std::isfinite(side.scales[0]));
+      CHECK(std::isfinite(side.scale(0)));
       CHECK(side.value(0, 1) == doctest::Approx(std::abs(large) < 1e-35F ? 0.0 : large).epsilon(1e-6));
       CHECK(side.value(0, 2) == -side.value(0, 1));
       CHECK(side.value(0, 3) == 0.0);
