@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import machine
+import numpy as np
 from frames import FRAME_MS, Conversation, Frame, Round, memory_of, times
 
 import personaplex
@@ -43,7 +44,8 @@ class Measurement:
 class Comparison:
     """A baseline's frames beside ours.
 
-    candidates: milliseconds of a frame by dtype; dtype is the fastest of them.
+    candidates: milliseconds of the depformer alone by dtype; dtype is the fastest of them. (A whole frame, or a prompt,
+        would take minutes in the slower dtype.)
     how: "in turns", or "one after the other" where memory does not hold both.
     """
 
@@ -111,11 +113,8 @@ def compare(model: personaplex.Model, talk: Conversation, ours: Measurement, opt
         model.unload()
     candidates = {}
     for dtype in ("float32", "bfloat16"):
-        announce(f"graph engine, {dtype}: how long does one frame take?")
         baseline = load(options, **asked, dtype=dtype)
-        other = Conversation(baseline, 0)
-        candidates[dtype] = other.step(split=False).total
-        other.close()
+        candidates[dtype] = _depformer_ms(baseline)
         baseline.unload()
     dtype = min(candidates, key=lambda name: candidates[name])
     baseline = load(options, **asked, dtype=dtype)
@@ -126,7 +125,7 @@ def compare(model: personaplex.Model, talk: Conversation, ours: Measurement, opt
         other.close()
         other = converse(baseline, ours.context)
     context = other.position
-    count = max(1, min(len(ours.rounds[0].frames), int(ROUND_MS / candidates[dtype])))
+    count = min(len(ours.rounds[0].frames), _frames_per_round([other.step(split=False)]))
     rested, slow = [], []
     with progress_bar("comparing", "round") as update:
         for i in range(options.rounds):
@@ -149,6 +148,19 @@ def late_frames(frames: list[Frame]) -> int:
 def _frames_per_round(warm: list[Frame]) -> int:
     typical = warm[-1].total if warm else FRAME_MS
     return max(1, min(MOST_FRAMES, int(ROUND_MS / typical)))
+
+
+def _depformer_ms(model: personaplex.Model) -> float:
+    """Fastest of three runs of the depformer's steps on made-up hidden states; the first one allocates."""
+    config = model._core.config
+    hidden = np.ones((1, int(config["dim"])), np.float32)
+    text, given = np.zeros(1, np.int32), np.zeros((1, int(config["depformer_steps"])), np.int32)
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model._core.probe_depformer(hidden, text, given)
+        taken.append((time.perf_counter() - start) * 1e3)
+    return min(taken)
 
 
 def _bandwidth(model: personaplex.Model) -> dict[str, list[float]]:

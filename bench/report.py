@@ -80,7 +80,7 @@ def compared(made: Comparison) -> Json:
     return {
         "engine": made.engine,
         "dtype": made.dtype,
-        "candidates_ms": {name: round(ms, 1) for name, ms in made.candidates.items()},
+        "depformer_ms": {name: round(ms, 1) for name, ms in made.candidates.items()},
         "how": made.how,
         "context": made.context,
         "frames": len(theirs),
@@ -134,10 +134,10 @@ def table(result: Json) -> str:
     calls = f"; {result['dispatches']:.0f} operations a frame" if result["dispatches"] else ""
     lines.append(f"Peak memory {result['peak_rss_gb']:.2f} GB; loaded in {result['load_s']:.1f} s{calls}.")
     if other := result["compare"]:
-        tried = ", ".join(f"{name} {ms:.0f} ms" for name, ms in other["candidates_ms"].items())
+        tried = ", ".join(f"{name} {ms:.0f} ms" for name, ms in other["depformer_ms"].items())
         lines.append(
-            f"The {other['engine']} engine in {other['dtype']} (faster here: {tried}) takes {other['p50_ms']:.1f} ms, "
-            f"{other['ratio']:.1f} times as long; measured {other['how']}, from {other['context']} frames in memory."
+            f"The {other['engine']} engine in {other['dtype']} (the faster here: depformer {tried}) takes "
+            f"{other['p50_ms']:.1f} ms, {other['ratio']:.1f} times as long; measured {other['how']}, from {other['context']} frames in memory."
         )
     return "\n".join(lines)
 
