@@ -137,7 +137,8 @@ def table(result: Json) -> str:
         tried = ", ".join(f"{name} {ms:.0f} ms" for name, ms in other["depformer_ms"].items())
         lines.append(
             f"The {other['engine']} engine in {other['dtype']} (the faster here: depformer {tried}) takes "
-            f"{other['p50_ms']:.1f} ms, {other['ratio']:.1f} times as long; measured {other['how']}, from {other['context']} frames in memory."
+            f"{other['p50_ms']:.1f} ms, {other['ratio']:.1f} times as long; measured {other['how']}, from "
+            f"{other['context']} frames in memory."
         )
     return "\n".join(lines)
 
