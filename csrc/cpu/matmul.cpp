@@ -18,8 +18,10 @@ const MatmulKernels& matmul_kernels(Isa isa) {
   const MatmulKernels* kernels = nullptr;
   switch (isa) {
     case Isa::kPortable:
-    case Isa::kNeon:
       kernels = &portable_matmul();
+      break;
+    case Isa::kNeon:
+      kernels = neon_matmul();
       break;
     case Isa::kAvx2:
       kernels = avx2_matmul();

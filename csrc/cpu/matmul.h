@@ -4,15 +4,14 @@
 //   W   [N, K]  4-bit or 8-bit affine (w = scale * q + bias per group of 32 or 64 along K), or bfloat16
 //   x   [T, K]  float32, T <= 8;  K a multiple of the group (quantized) or anything (bfloat16)
 //   y   [T, N]  float32
-// Accumulates in float32 (or exactly, in integers, within a group). How x is held, and so the error:
-//   avx512vnni, avx512bf16, quantized W: 15-bit integers with one scale for every group (1 column) or 256 values
-//   (more):
-//     5e-5 of ||y|| for Gaussian x. 5 to 8 columns of 4-bit W: 8-bit integers for every 32 values where those serve:
-//     5e-3 of ||y||, at most 7e-3 of ||x||
-//   avx512bf16, bfloat16 W: bfloat16
-//   all others: float32
-// The sums of W's biases use the x so rounded. The rest is within 1e-6 of |W| |x| per row. Every row is summed in one
-// fixed order: results do not depend on how rows are split. Splits at multiples of 32 rows are the fastest.
+// Accumulates in float32, or exactly, in integers, within a group. How x is held, and so the error:
+//  - avx512vnni and avx512bf16, quantized W: 15-bit integers with one scale for every group (1 column) or 256 values
+//    (more): 5e-5 of ||y|| for Gaussian x. 5 to 8 columns of 4-bit W: 8-bit integers for every 32 values where those
+//    serve: 5e-3 of ||y||.
+//  - avx512bf16, bfloat16 W: bfloat16, 2e-3 of ||y||.
+//  - All others: float32.
+// W's biases multiply the sums of the x so rounded. The rest is within 1e-6 of |W| |x| per row. Every row is summed in
+// one fixed order: results do not depend on how rows are split. Splits at multiples of 32 rows are the fastest.
 #pragma once
 
 #include <cstddef>
@@ -43,6 +42,7 @@ bool supports(const Matrix& w);
 
 // Per instruction set; null where this build has none.
 const MatmulKernels& portable_matmul();
+const MatmulKernels* neon_matmul();
 const MatmulKernels* avx2_matmul();
 const MatmulKernels* avx512vnni_matmul();
 const MatmulKernels* avx512bf16_matmul();

@@ -30,28 +30,60 @@ std::size_t packed_bytes(const Matrix& w, int columns) {
   return static_cast<std::size_t>(column_floats(w) * columns) * sizeof(float);
 }
 
-void pack(const Matrix& w, const float* x, int columns, std::byte* packed) {
-  const std::int64_t size = per_block(w);
-  const std::int64_t rows = w.quantized() ? 32 / w.bits : 1;
-  std::memset(packed, 0, packed_bytes(w, columns));
-  auto* out = reinterpret_cast<float*>(packed);
-  for (int t = 0; t < columns; ++t, x += w.k, out += column_floats(w)) {
-    float* sums = out + blocks(w) * size;
-    for (std::int64_t i = 0; i < w.k; ++i) {
-      const std::int64_t at = i % size;
-      out[i - at + (at % rows) * kWords + at / rows] = x[i];
-      if (w.quantized()) sums[i / w.group_size] += x[i];
-    }
-  }
+PERSONAPLEX_AVX2 inline __m256 load_two(const float* low, const float* high) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
 }
 
-float widen(std::uint16_t x, bool half) { return half ? from_f16_bits(x) : from_bf16_bits(x); }
+/// out[8 j + i] = x[kWord i + j] for j < 4 and the first 8 words of kWord values, or the first 4 (the rest zeros).
+template <int kWord>
+PERSONAPLEX_AVX2 inline void transpose(const float* x, bool all, float* out) {
+  __m256 row[4];
+  for (int i = 0; i < 4; ++i) {
+    row[i] = all ? load_two(x + kWord * i, x + kWord * (i + 4)) : _mm256_zextps128_ps256(_mm_loadu_ps(x + kWord * i));
+  }
+  const __m256 a = _mm256_unpacklo_ps(row[0], row[1]);
+  const __m256 b = _mm256_unpacklo_ps(row[2], row[3]);
+  const __m256 c = _mm256_unpackhi_ps(row[0], row[1]);
+  const __m256 d = _mm256_unpackhi_ps(row[2], row[3]);
+  _mm256_storeu_ps(out, _mm256_shuffle_ps(a, b, 0x44));
+  _mm256_storeu_ps(out + 8, _mm256_shuffle_ps(a, b, 0xEE));
+  _mm256_storeu_ps(out + 16, _mm256_shuffle_ps(c, d, 0x44));
+  _mm256_storeu_ps(out + 24, _mm256_shuffle_ps(c, d, 0xEE));
+}
 
 PERSONAPLEX_AVX2 inline float reduce(__m256 v) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
 }
+
+PERSONAPLEX_AVX2 void pack(const Matrix& w, const float* x, int columns, std::byte* packed) {
+  const std::int64_t size = per_block(w);
+  auto* out = reinterpret_cast<float*>(packed);
+  for (int t = 0; t < columns; ++t, x += w.k, out += column_floats(w)) {
+    if (!w.quantized()) {
+      std::memcpy(out, x, static_cast<std::size_t>(w.k) * sizeof(float));
+      continue;
+    }
+    for (std::int64_t i = 0; i < w.k; i += size) {
+      if (w.bits == 4) {
+        const bool all = i + size <= w.k;
+        transpose<8>(x + i, all, out + i);
+        transpose<8>(x + i + 4, all, out + i + 32);
+      } else {
+        transpose<4>(x + i, true, out + i);
+      }
+    }
+    float* sums = out + blocks(w) * size;
+    for (std::int64_t g = 0; g < groups(w); ++g) {
+      __m256 sum = _mm256_setzero_ps();
+      for (int i = 0; i < w.group_size; i += 8) sum = _mm256_add_ps(sum, _mm256_loadu_ps(x + g * w.group_size + i));
+      sums[g] = reduce(sum);
+    }
+  }
+}
+
+float widen(std::uint16_t x, bool half) { return half ? from_f16_bits(x) : from_bf16_bits(x); }
 
 template <int kBits, int kColumns>
 PERSONAPLEX_AVX2 void quantized_row(const Matrix& w, std::int64_t n, const float* x, float* y, std::int64_t stride) {

@@ -337,11 +337,10 @@ PERSONAPLEX_AVX512 void one_column(const Matrix& w, const std::byte* packed, std
 }
 
 /// The scales or biases of up to 8 groups of four rows: group g of row r in half 8 r + g.
-PERSONAPLEX_AVX512 inline __m512i load_groups(const std::uint16_t* const* rows, std::int64_t g, __mmask8 mask) {
-  const __m256i low =
-      _mm256_set_m128i(_mm_maskz_loadu_epi16(mask, rows[1] + g), _mm_maskz_loadu_epi16(mask, rows[0] + g));
-  const __m256i high =
-      _mm256_set_m128i(_mm_maskz_loadu_epi16(mask, rows[3] + g), _mm_maskz_loadu_epi16(mask, rows[2] + g));
+PERSONAPLEX_AVX512 inline __m512i load_groups(const std::uint16_t* first, std::int64_t stride, __mmask8 mask) {
+  const __m256i low = _mm256_set_m128i(_mm_maskz_loadu_epi16(mask, first + stride), _mm_maskz_loadu_epi16(mask, first));
+  const __m256i high = _mm256_set_m128i(_mm_maskz_loadu_epi16(mask, first + 3 * stride),
+                                        _mm_maskz_loadu_epi16(mask, first + 2 * stride));
   return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
@@ -364,30 +363,20 @@ PERSONAPLEX_AVX512 inline __m512 pick_scales(__m512i groups, int block, bool hal
                      (first + 3 * kLane) / kGroup, half);
 }
 
-/// Four rows of W; those past the last one repeat it.
+/// Four rows of W, or one row four times.
 struct FourRows {
-  const std::byte* words[4];
-  const std::uint16_t *scales[4], *biases[4];
+  const std::byte* words = nullptr;
+  const std::uint16_t *scales = nullptr, *biases = nullptr;
+  std::int64_t bytes = 0, groups = 0;  // from one row to the next
 };
 
-PERSONAPLEX_AVX512 inline __mmask16 words_mask(std::int64_t bytes) {
-  return bytes >= 64 ? __mmask16{0xFFFF} : static_cast<__mmask16>((1U << (bytes / 4)) - 1U);
-}
-
-/// 64 bytes, or fewer, of four rows.
-struct Block {
-  const FourRows* rows;
-  std::int64_t at;  // of the rows' bytes
-  __mmask16 mask;   // of words
-};
-
-/// words[m] lane L = the words 4 L + m of the four rows.
-PERSONAPLEX_AVX512 inline void transpose(const Block& block, __m512i* words) {
-  const FourRows& rows = *block.rows;
-  const __m512i r0 = _mm512_maskz_loadu_epi32(block.mask, rows.words[0] + block.at);
-  const __m512i r1 = _mm512_maskz_loadu_epi32(block.mask, rows.words[1] + block.at);
-  const __m512i r2 = _mm512_maskz_loadu_epi32(block.mask, rows.words[2] + block.at);
-  const __m512i r3 = _mm512_maskz_loadu_epi32(block.mask, rows.words[3] + block.at);
+/// words[m] lane L = the words 4 L + m of the four rows, of the 64 bytes `at`.
+PERSONAPLEX_AVX512 inline void transpose(const FourRows& rows, std::int64_t at, __mmask16 mask, __m512i* words) {
+  const std::byte* from = rows.words + at;
+  const __m512i r0 = _mm512_maskz_loadu_epi32(mask, from);
+  const __m512i r1 = _mm512_maskz_loadu_epi32(mask, from + rows.bytes);
+  const __m512i r2 = _mm512_maskz_loadu_epi32(mask, from + 2 * rows.bytes);
+  const __m512i r3 = _mm512_maskz_loadu_epi32(mask, from + 3 * rows.bytes);
   const __m512i low01 = _mm512_unpacklo_epi32(r0, r1);
   const __m512i low23 = _mm512_unpacklo_epi32(r2, r3);
   const __m512i high01 = _mm512_unpackhi_epi32(r0, r1);
@@ -398,146 +387,159 @@ PERSONAPLEX_AVX512 inline void transpose(const Block& block, __m512i* words) {
   words[3] = _mm512_unpackhi_epi64(high01, high23);
 }
 
-/// Adds the products of a block of four rows with one byte of x.
+/// Adds the products of a block of two times four rows with one byte of x: each load of x meets both.
 template <int kBits, int kColumns>
-PERSONAPLEX_AVX512 inline void add_bytes(const __m512i* words, const std::byte* x, __m512i* sum) {
+PERSONAPLEX_AVX512 inline void add_bytes(const __m512i (&words)[2][4], const std::byte* x,
+                                         __m512i (&sum)[2][kColumns]) {
 #pragma GCC unroll 8
   for (int i = 0; i < 32 / kBits; ++i) {
-    __m512i v = words[i % 4];
+    __m512i v0 = words[0][i % 4];
+    __m512i v1 = words[1][i % 4];
     if constexpr (kBits == 4) {
-      if (i >= 4) v = _mm512_srli_epi16(v, 4);
-      v = _mm512_and_si512(v, _mm512_set1_epi8(15));
+      const __m512i nibble = _mm512_set1_epi8(15);
+      v0 = _mm512_and_si512(i < 4 ? v0 : _mm512_srli_epi16(v0, 4), nibble);
+      v1 = _mm512_and_si512(i < 4 ? v1 : _mm512_srli_epi16(v1, 4), nibble);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int t = 0; t < kColumns; ++t) {
-      sum[t] = _mm512_dpbusd_epi32(sum[t], v, _mm512_load_si512(x + t * (4096 / kBits) + i * 64));
+      __m512i values = _mm512_load_si512(x + t * (4096 / kBits) + i * 64);
+      asm("" : "+v"(values));  // one load: compilers fold it into both products, and loads are what binds
+      sum[0][t] = _mm512_dpbusd_epi32(sum[0][t], v0, values);
+      sum[1][t] = _mm512_dpbusd_epi32(sum[1][t], v1, values);
     }
   }
 }
 
-/// One chunk of four rows against kColumns columns, added to total[t]: lanes are to be added up, elements are rows.
-/// (Loops over columns must unroll: an index that is not a constant keeps the sums in memory.)
-template <int kBits, int kGroup, int kColumns>
-PERSONAPLEX_AVX512 inline void four_rows(const Matrix& w, const FourRows& rows, std::int64_t first,
-                                         const Columns& layout, const std::byte* x, const std::byte* fine,
-                                         const Block& next, __m512i* words, __m512* total) {
+/// A chunk of two times four rows against columns [kFrom, kFrom + kCount) of kColumns, added to total[row][t]: lanes
+/// are to be added up, elements are rows. (Loops over rows and columns must unroll: an index that is not a constant
+/// keeps the sums in memory.)
+template <int kBits, int kGroup, int kColumns, int kFrom, int kCount>
+PERSONAPLEX_AVX512 inline void eight_rows(const Matrix& w, const FourRows* rows, std::int64_t first,
+                                          const Columns& layout, const std::byte* x, const std::byte* fine,
+                                          __m512 (*total)[kColumns]) {
   constexpr bool kMayBeCoarse = kBits == 4 && kColumns > kFineColumns;
   constexpr std::int64_t kBlock = 512 / kBits;
   const bool half = w.scales.dtype == DType::kF16;
   const std::int64_t left = std::min(kChunk, w.k - first);
-  const std::int64_t left_bytes = left * kBits / 8;
   const auto group_mask = static_cast<__mmask8>((1U << (left / kGroup)) - 1U);
-  const __m512i scales = load_groups(rows.scales, first / kGroup, group_mask);
-  __m512 sum[kColumns];
-#pragma GCC unroll 8
-  for (int t = 0; t < kColumns; ++t) sum[t] = _mm512_setzero_ps();
+  const __m512i scales[2] = {load_groups(rows[0].scales + first / kGroup, rows[0].groups, group_mask),
+                             load_groups(rows[1].scales + first / kGroup, rows[1].groups, group_mask)};
+  __m512 sum[2][kCount];
+#pragma GCC unroll 4
+  for (int t = 0; t < kCount; ++t) sum[0][t] = sum[1][t] = _mm512_setzero_ps();
 #pragma GCC unroll 4
   for (int b = 0; b < kChunk / kBlock; ++b) {
-    if (b * kBlock >= left) break;
-    const std::int64_t at = first * kBits / 8 + b * 64;
-    Block after = next;  // its loads and shuffles run beside this block's products
-    if (b + 1 < kChunk / kBlock && (b + 1) * kBlock < left)
-      after = {&rows, at + 64, words_mask(left_bytes - (b + 1) * 64)};
-    __m512i coming[4];
-    transpose(after, coming);
-    const std::byte* block = x + b * layout.block_bytes;
-    __m512i integer[kColumns];
-#pragma GCC unroll 8
-    for (int t = 0; t < kColumns; ++t) integer[t] = _mm512_setzero_si512();
-    add_bytes<kBits, kColumns>(words, block, integer);
-    if (!kMayBeCoarse || fine[b] != std::byte{0}) {
-#pragma GCC unroll 8
-      for (int t = 0; t < kColumns; ++t) integer[t] = _mm512_slli_epi32(integer[t], 7);
-      add_bytes<kBits, kColumns>(words, block + 2048 / kBits, integer);
-    }
-    const __m512 scale = pick_scales<kBits, kGroup>(scales, b, half);
-#pragma GCC unroll 8
-    for (int t = 0; t < kColumns; ++t) {
-      __m512 both = scale;
-      if constexpr (kMayBeCoarse) {
-        both = _mm512_mul_ps(both, _mm512_load_ps(x + layout.scales_at + (b * kColumns + t) * 64));
-      }
-      sum[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integer[t]), both, sum[t]);
-    }
+    const std::int64_t left_words = (left - b * kBlock) * kBits / 32;
+    if (left_words <= 0) break;
+    const __mmask16 mask = left_words >= 16 ? __mmask16{0xFFFF} : static_cast<__mmask16>((1U << left_words) - 1U);
+    __m512i words[2][4];
+    transpose(rows[0], first * kBits / 8 + b * 64, mask, words[0]);
+    transpose(rows[1], first * kBits / 8 + b * 64, mask, words[1]);
+    const std::byte* block = x + b * layout.block_bytes + kFrom * (4096 / kBits);
+    __m512i integer[2][kCount];
 #pragma GCC unroll 4
-    for (int m = 0; m < 4; ++m) words[m] = coming[m];
-  }
-  const __m512i biases = load_groups(rows.biases, first / kGroup, group_mask);
-#pragma GCC unroll 8
-  for (int t = 0; t < kColumns; ++t) {
-    if constexpr (kMayBeCoarse) {
-      sum[t] = _mm512_add_ps(sum[t], total[t]);
-    } else {
-      sum[t] =
-          _mm512_fmadd_ps(sum[t], _mm512_set1_ps(reinterpret_cast<const float*>(x + layout.scales_at)[t]), total[t]);
+    for (int t = 0; t < kCount; ++t) integer[0][t] = integer[1][t] = _mm512_setzero_si512();
+    add_bytes<kBits, kCount>(words, block, integer);
+    if (!kMayBeCoarse || fine[b] != std::byte{0}) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kCount; ++t) {
+        integer[0][t] = _mm512_slli_epi32(integer[0][t], 7);
+        integer[1][t] = _mm512_slli_epi32(integer[1][t], 7);
+      }
+      add_bytes<kBits, kCount>(words, block + 2048 / kBits, integer);
+    }
+#pragma GCC unroll 2
+    for (int r = 0; r < 2; ++r) {
+      const __m512 scale = pick_scales<kBits, kGroup>(scales[r], b, half);
+#pragma GCC unroll 4
+      for (int t = 0; t < kCount; ++t) {
+        __m512 both = scale;
+        if constexpr (kMayBeCoarse) {
+          both = _mm512_mul_ps(both, _mm512_load_ps(x + layout.scales_at + (b * kColumns + kFrom + t) * 64));
+        }
+        sum[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integer[r][t]), both, sum[r][t]);
+      }
     }
   }
 #pragma GCC unroll 2
-  for (int i = 0; i < kChunk / kGroup / 4; ++i) {
-    const __m512 bias = pick_groups(biases, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, half);
-#pragma GCC unroll 8
-    for (int t = 0; t < kColumns; ++t) {
-      sum[t] = _mm512_fmadd_ps(bias, _mm512_load_ps(x + layout.sums_at + (i * kColumns + t) * 64), sum[t]);
+  for (int r = 0; r < 2; ++r) {
+    const __m512i biases = load_groups(rows[r].biases + first / kGroup, rows[r].groups, group_mask);
+#pragma GCC unroll 4
+    for (int t = 0; t < kCount; ++t) {
+      __m512& all = total[r][kFrom + t];
+      if constexpr (kMayBeCoarse) {
+        sum[r][t] = _mm512_add_ps(sum[r][t], all);
+      } else {
+        const float scale = reinterpret_cast<const float*>(x + layout.scales_at)[kFrom + t];
+        sum[r][t] = _mm512_fmadd_ps(sum[r][t], _mm512_set1_ps(scale), all);
+      }
+#pragma GCC unroll 2
+      for (int i = 0; i < kChunk / kGroup / 4; ++i) {
+        const __m512 bias = pick_groups(biases, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, half);
+        const auto* sums = x + layout.sums_at + (i * kColumns + kFrom + t) * 64;
+        sum[r][t] = _mm512_fmadd_ps(bias, _mm512_load_ps(sums), sum[r][t]);
+      }
+      all = sum[r][t];
     }
   }
-#pragma GCC unroll 8
-  for (int t = 0; t < kColumns; ++t) total[t] = sum[t];
 }
 
 template <int kBits, int kGroup, int kColumns>
 PERSONAPLEX_AVX512 void tiles(const Matrix& w, const std::byte* packed, std::int64_t begin, std::int64_t end, float* y,
                               std::int64_t stride) {
+  constexpr int kFirst = kColumns <= 4 ? kColumns : (kColumns + 1) / 2;  // columns whose sums fit the registers
   const Columns layout(w, kColumns);
   const std::int64_t row_bytes = w.k * kBits / 8;
   const std::int64_t group_count = groups(w);
   const auto* scales = reinterpret_cast<const std::uint16_t*>(w.scales.data);
   const auto* biases = reinterpret_cast<const std::uint16_t*>(w.biases.data);
   for (std::int64_t n = begin; n < end; n += kTileRows) {
-    const int fours = static_cast<int>((std::min(kTileRows, end - n) + 3) / 4);
-    FourRows rows[kTileRows / 4];
-    for (int i = 0; i < fours * 4; ++i) {
-      const std::int64_t row = std::min(n + i, end - 1);
-      rows[i / 4].words[i % 4] = w.weight.data + row * row_bytes;
-      rows[i / 4].scales[i % 4] = scales + row * group_count;
-      rows[i / 4].biases[i % 4] = biases + row * group_count;
+    FourRows rows[kTileRows / 4 + 4];
+    std::int64_t counts[kTileRows / 4 + 4] = {};  // of rows that are stored
+    int fours = 0;
+    for (std::int64_t row = n; row < std::min(n + kTileRows, end) || fours % 2 != 0; row += counts[fours++]) {
+      const std::int64_t left = end - row;
+      const std::int64_t from = std::min(row, end - 1);
+      const std::int64_t step = left >= 4 ? 1 : 0;
+      rows[fours] = {w.weight.data + from * row_bytes, scales + from * group_count, biases + from * group_count,
+                     step * row_bytes, step * group_count};
+      counts[fours] = left >= 4 ? 4 : left > 0 ? 1 : 0;
     }
-    // The next tile comes into the second-level cache meanwhile, a few lines after each four rows.
+    // The next tile comes into the second-level cache meanwhile, a few lines with every eight rows.
     const bool more = n + kTileRows < end;
     const char* next = reinterpret_cast<const char*>(w.weight.data + (n + kTileRows) * row_bytes);
     const char* next_scales = reinterpret_cast<const char*>(scales + (n + kTileRows) * group_count);
     const char* next_biases = reinterpret_cast<const char*>(biases + (n + kTileRows) * group_count);
-    __m512 total[kTileRows / 4][kColumns];
+    __m512 total[kTileRows / 4 + 4][kColumns];
     for (int i = 0; i < fours; ++i) {
       for (int t = 0; t < kColumns; ++t) total[i][t] = _mm512_setzero_ps();
     }
-    __m512i words[4];
-    transpose({rows, 0, words_mask(row_bytes)}, words);
     const std::byte* x = packed;
     for (std::int64_t first = 0; first < w.k; first += kChunk, x += layout.chunk_bytes) {
       const std::byte* fine = packed + layout.fine_at + first / layout.block;
-      for (int i = 0; i < fours; ++i) {
+      for (int i = 0; i < fours; i += 2) {
         if (more) {
-          for (std::int64_t line = 0; line < kChunk * kBits / 8 * 4; line += 64) _mm_prefetch(next + line, _MM_HINT_T1);
+          for (std::int64_t line = 0; line < kChunk * kBits; line += 64) _mm_prefetch(next + line, _MM_HINT_T1);
           _mm_prefetch(next_scales, _MM_HINT_T1);
           _mm_prefetch(next_biases, _MM_HINT_T1);
-          next += kChunk * kBits / 8 * 4;
-          next_scales += kChunk / kGroup * 8;
-          next_biases += kChunk / kGroup * 8;
+          next += kChunk * kBits;
+          next_scales += kChunk / kGroup * 16;
+          next_biases += kChunk / kGroup * 16;
         }
-        Block after{rows + i + 1, first * kBits / 8, words_mask(row_bytes - first * kBits / 8)};
-        if (i + 1 == fours) {
-          const std::int64_t at = first + kChunk < w.k ? (first + kChunk) * kBits / 8 : 0;
-          after = {rows, at, words_mask(row_bytes - at)};
+        eight_rows<kBits, kGroup, kColumns, 0, kFirst>(w, rows + i, first, layout, x, fine, total + i);
+        if constexpr (kColumns > kFirst) {
+          eight_rows<kBits, kGroup, kColumns, kFirst, kColumns - kFirst>(w, rows + i, first, layout, x, fine,
+                                                                         total + i);
         }
-        four_rows<kBits, kGroup, kColumns>(w, rows[i], first, layout, x, fine, after, words, total[i]);
       }
     }
-    for (int i = 0; i < fours; ++i) {
-      const std::int64_t count = std::min<std::int64_t>(4, end - n - 4 * i);
+    std::int64_t row = n;
+    for (int i = 0; i < fours; row += counts[i++]) {
+      const auto mask = static_cast<__mmask8>((1U << counts[i]) - 1U);
       for (int t = 0; t < kColumns; ++t) {
         const __m256 two = _mm256_add_ps(_mm512_castps512_ps256(total[i][t]), _mm512_extractf32x8_ps(total[i][t], 1));
         const __m128 one = _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1));
-        _mm_mask_storeu_ps(y + t * stride + n + 4 * i, static_cast<__mmask8>((1U << count) - 1U), one);
+        _mm_mask_storeu_ps(y + t * stride + row, mask, one);
       }
     }
   }

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# tools/qemu_neon.sh: cross-compiles the CPU kernels and their tests for aarch64 and runs them under qemu.
+#
+#   tools/qemu_neon.sh [doctest options]
+#
+# Needs aarch64-linux-gnu-g++, qemu-aarch64-static and doctest's header (Debian: apt install g++-aarch64-linux-gnu
+# qemu-user-static doctest-dev), or CXX, QEMU and DOCTEST_INCLUDE. Compiled are csrc/cpu and tests/cpp/test_cpu*.cpp
+# except what needs MLX; JOBS (default: all cores) compilers run at a time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export CXX=${CXX:-aarch64-linux-gnu-g++}
+qemu=${QEMU:-qemu-aarch64-static}
+include=${DOCTEST_INCLUDE:-/usr/include}
+for tool in "$CXX" "$qemu"; do
+  command -v "$tool" > /dev/null || { echo "qemu_neon.sh: $tool not found." >&2; exit 1; }
+done
+if [[ ! -f $include/doctest/doctest.h ]]; then
+  echo "qemu_neon.sh: no doctest/doctest.h in $include; set DOCTEST_INCLUDE." >&2
+  exit 1
+fi
+
+BUILD=$(mktemp -d)
+export BUILD
+trap 'rm -rf "$BUILD"' EXIT
+mkdir "$BUILD/include"  # doctest alone: the rest of the host's headers must not be seen
+ln -s "$(realpath "$include")/doctest" "$BUILD/include/doctest"
+
+compile() { "$CXX" -std=c++20 -O2 -Wall -Wextra -Icsrc -isystem "$BUILD/include" -c "$1" -o "$BUILD/${1//\//_}.o"; }
+export -f compile
+find csrc/cpu -name '*.cpp' ! -name 'cpu_ops*' | cat - <(ls csrc/checkpoint/tensor.cpp tests/cpp/main.cpp tests/cpp/test_cpu*.cpp) |
+  xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile "$1"' _ {}
+"$CXX" -static "$BUILD"/*.o -o "$BUILD/tests" -pthread
+"$qemu" "$BUILD/tests" "$@"
