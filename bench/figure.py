@@ -40,7 +40,7 @@ def draw(result: dict[str, Any], frames: list[Frame], path: Path) -> None:
     handles, labels = above.get_legend_handles_labels()
     above.legend(handles[: len(PARTS)], labels[: len(PARTS)], ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     above.axvline(FRAME_MS, color="black", linestyle="--")
-    above.text(FRAME_MS, 0.5, " 80 ms of speech", rotation=90, va="center", ha="right")
+    above.text(FRAME_MS, 0.5, " 80 ms of speech", va="center")  # between the bars
     above.set_xlim(0, 1.15 * max(FRAME_MS, *(sum(values.values()) for values in rows.values())))
     above.set_xlabel("ms, median frame")
     above.invert_yaxis()
@@ -52,7 +52,7 @@ def draw(result: dict[str, Any], frames: list[Frame], path: Path) -> None:
     below.set_ylim(0, None)
     below.set_xlabel("frame")
     below.set_ylabel("ms")
-    below.legend(loc="lower right")
+    below.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     where = result["machine"]["processor"] if result["device"] == "cpu" else result["machine"]["device_name"]
     figure.suptitle(f"{result['model']}, {result['engine']} engine, {where}")
     figure.savefig(path, dpi=150)
