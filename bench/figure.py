@@ -41,7 +41,7 @@ def draw(result: dict[str, Any], frames: list[Frame], path: Path) -> None:
     above.legend(handles[: len(PARTS)], labels[: len(PARTS)], ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     above.axvline(FRAME_MS, color="black", linestyle="--")
     above.text(FRAME_MS, 0.5, " 80 ms of speech", va="center")  # between the bars
-    above.set_xlim(0, 1.15 * max(FRAME_MS, *(sum(values.values()) for values in rows.values())))
+    above.set_xlim(0, 1.3 * max(FRAME_MS, *(sum(values.values()) for values in rows.values())))
     above.set_xlabel("ms, median frame")
     above.invert_yaxis()
 

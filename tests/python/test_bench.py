@@ -53,8 +53,11 @@ def test_the_floor_is_bytes_over_bandwidth(measured):
     assert result["bandwidth_gb_per_s"] > 0
     floor = result["parts"]["total"]["bytes"] / result["bandwidth_gb_per_s"] / 1e6
     assert result["floor_ms"] == pytest.approx(floor, abs=0.01)
-    assert result["floor_ratio"] > 1
-    assert 0 < result["fraction_of_bandwidth"] < 1
+    # Rounds' medians against the median of all frames; tiny weights stay in caches, so there is no bound at 1.
+    total, lm = result["parts"]["total"], [result["parts"][part] for part in ("temporal", "depformer")]
+    assert result["floor_ratio"] == pytest.approx(total["p50_ms"] / floor, rel=0.5)
+    rate = sum(part["bytes"] for part in lm) / sum(part["p50_ms"] for part in lm) / 1e6
+    assert result["fraction_of_bandwidth"] == pytest.approx(rate / result["bandwidth_gb_per_s"], rel=0.5)
     assert result["real_time_factor"] == pytest.approx(result["parts"]["total"]["p50_ms"] / 80, rel=0.5)
     assert 0.02 < result["peak_rss_gb"] < 2
 
