@@ -99,7 +99,7 @@ def test_int8_keys_and_values_are_close():
 def test_a_response_from_python():
     model = personaplex.load("random:tiny", device="cpu", kv_bits=8, threads=1)
     assert model.info["engine"] == "fused"
-    response = model.respond(np.zeros(24000, np.float32), seed=3)
+    response = model.respond(np.zeros(24000, np.float32), sample_rate=24000, seed=3)
     assert len(response.audio.samples) >= 24000
     assert np.isfinite(response.audio.samples).all()
     model.unload()
