@@ -142,18 +142,16 @@ ops::WeightPtr CpuOps::upsample(const Conv& c, int stride) {
 
 ops::WeightPtr CpuOps::codebook(const RvqLevel& level) {
   auto w = std::make_unique<CodebookWeight>();
-  w->bins = static_cast<int>(level.embedding_sum.dim(0));
-  w->d = static_cast<int>(level.embedding_sum.dim(1));
   const ops::WeightPtr sums = vector(level.embedding_sum);
   const ops::WeightPtr usage = vector(level.cluster_usage);
-  OwnedTensor codewords = allocate_tensor(DType::kF32, {1, level.embedding_sum.size()});
+  OwnedTensor codewords = allocate_tensor(DType::kF32, level.embedding_sum.shape);
   auto* out = reinterpret_cast<float*>(codewords.mutable_data);
-  const auto d = static_cast<std::size_t>(w->d);
-  for (std::size_t i = 0; i < static_cast<std::size_t>(w->bins); ++i) {
+  const auto d = static_cast<std::size_t>(level.embedding_sum.dim(1));
+  for (std::size_t i = 0; i < as<VectorWeight>(*usage).values.size(); ++i) {
     const float count = std::max(as<VectorWeight>(*usage).values[i], 1e-5F);
     for (std::size_t j = 0; j < d; ++j) out[i * d + j] = as<VectorWeight>(*sums).values[i * d + j] / count;
   }
-  w->codewords = pack_linear(codewords.view).weights;  // a single row is kept in its order
+  w->codewords = pack_codewords(codewords.view);
   return w;
 }
 
@@ -442,13 +440,12 @@ void CpuOps::quantize(std::span<const ops::Weight* const> levels, ops::Place x, 
   constexpr int kChunks = 16;
   auto* residual = x.as<float>();
   for (std::size_t i = 0; i < levels.size(); ++i) {
-    const auto& level = as<CodebookWeight>(*levels[i]);
+    const Codewords& level = as<CodebookWeight>(*levels[i]).codewords;
     float distance[kChunks];
     int index[kChunks];
     const int chunks = std::min(kChunks, level.bins);
     pool_->run(chunks, [&](int c) {
-      gemm_.nearest(level.codewords.get(), level.d, residual, level.bins * c / chunks, level.bins * (c + 1) / chunks,
-                    &distance[c], &index[c]);
+      gemm_.nearest(level, residual, level.bins * c / chunks, level.bins * (c + 1) / chunks, &distance[c], &index[c]);
     });
     int best = 0;
     for (int c = 1; c < chunks; ++c) {
@@ -456,8 +453,7 @@ void CpuOps::quantize(std::span<const ops::Weight* const> levels, ops::Place x, 
     }
     const int code = index[best];
     codes.as<std::int32_t>()[i] = code;
-    const std::uint16_t* codeword = level.codewords.get() + static_cast<std::int64_t>(code) * level.d;
-    for (int j = 0; j < level.d; ++j) residual[j] -= from_f16_bits(codeword[j]);
+    for (int j = 0; j < level.d; ++j) residual[j] -= level.at(code, j);
   }
 }
 
@@ -465,10 +461,9 @@ void CpuOps::dequantize(std::span<const ops::Weight* const> levels, ops::Place c
   ++calls_;
   auto* out = x.as<float>();
   for (std::size_t i = 0; i < levels.size(); ++i) {
-    const auto& level = as<CodebookWeight>(*levels[i]);
-    const std::uint16_t* codeword =
-        level.codewords.get() + static_cast<std::int64_t>(codes.as<std::int32_t>()[i]) * level.d;
-    for (int j = 0; j < level.d; ++j) out[j] = (i == 0 ? 0.0F : out[j]) + from_f16_bits(codeword[j]);
+    const Codewords& level = as<CodebookWeight>(*levels[i]).codewords;
+    const int code = codes.as<std::int32_t>()[i];
+    for (int j = 0; j < level.d; ++j) out[j] = (i == 0 ? 0.0F : out[j]) + level.at(code, j);
   }
 }
 

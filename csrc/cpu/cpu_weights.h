@@ -35,8 +35,7 @@ struct UpsampleWeight : ops::Weight {
 };
 
 struct CodebookWeight : ops::Weight {
-  std::shared_ptr<const std::uint16_t> codewords;  // [bins, d] float16
-  int bins = 0, d = 0;
+  Codewords codewords;
 };
 
 template <typename T>

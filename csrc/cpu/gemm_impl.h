@@ -1,9 +1,9 @@
 // csrc/cpu/gemm_impl.h: the codec's matrix products, for any instruction set (see simd.h).
 //
-// Every output is one chain of multiply-adds that starts at the bias and follows K in order (N = 1: one chain a lane).
-// So neither the split into tiles nor how many rows are computed together changes a bit. A micro kernel keeps rows x
-// outputs in registers: a vector of weights is widened from float16 once for all of its rows, and every value of x is
-// broadcast. The results leave through a small buffer, where the epilogue is applied.
+// Every output is one chain of multiply-adds that follows K in order (N = 1: one chain a lane), times its scale, plus
+// its bias. So neither the split into tiles nor how many rows are computed together changes a bit. A micro kernel keeps
+// rows x outputs in registers: a vector of weights is widened from int16 once for all of its rows, and every value of x
+// is broadcast. The results leave through a small buffer, where the epilogue is applied.
 #pragma once
 
 namespace personaplex::cpu {
@@ -13,11 +13,11 @@ template <class S>
 struct GemmEpilogue {
   using Vec = typename S::Vec;
 
-  /// `count` outputs of one row at `from`; the first of them is output n of the product, and belongs at `to`.
-  static void apply(const GemmOutput& out, const float* from, int n, int count, std::int64_t to) {
+  /// `count` sums of one row at `from`; the first of them is output n of the product, and belongs at `to`.
+  static void apply(const Panels& w, const GemmOutput& out, const float* from, int n, int count, std::int64_t to) {
     int i = 0;
-    for (; i + S::kWidth <= count; i += S::kWidth) vector<true>(out, from + i, n + i, S::kWidth, to + i);
-    if (i < count) vector<false>(out, from + i, n + i, count - i, to + i);
+    for (; i + S::kWidth <= count; i += S::kWidth) vector<true>(w, out, from + i, n + i, S::kWidth, to + i);
+    if (i < count) vector<false>(w, out, from + i, n + i, count - i, to + i);
   }
 
  private:
@@ -35,9 +35,11 @@ struct GemmEpilogue {
   }
 
   template <bool kFull>
-  static PERSONAPLEX_INLINE void vector(const GemmOutput& out, const float* from, int n, int count, std::int64_t to) {
-    Vec y = load<kFull>(from, count);
+  static PERSONAPLEX_INLINE void vector(const Panels& w, const GemmOutput& out, const float* from, int n, int count,
+                                        std::int64_t to) {
     const Vec zero = S::zero();
+    Vec y = S::fma(load<kFull>(from, count), load<kFull>(w.scales.get() + n, count),
+                   w.bias != nullptr ? load<kFull>(w.bias.get() + n, count) : zero);
     if (out.scale != nullptr) {
       y = S::fma(y, load<kFull>(out.scale + n, count),
                  out.residual != nullptr ? load<kFull>(out.residual + to, count) : zero);
@@ -103,25 +105,23 @@ class Gemm {
     at.x += first * in.row_stride;
     if (w.n == 1) {
       for (int m = 0; m < rows; ++m, at.x += in.row_stride) {
-        const float y = dot(w.weights.get(), at, taps, channels) + (w.bias ? *w.bias : 0.0F);
-        GemmEpilogue<S>::apply(out, &y, 0, 1, (first + m) * out.stride);
+        const float sum = dot(w.weights.get(), at, taps, channels);
+        GemmEpilogue<S>::apply(w, out, &sum, 0, 1, (first + m) * out.stride);
       }
       return;
     }
     const int n = panel * kPanel;
     const int count = w.n - n < kPanel ? w.n - n : kPanel;
     float sums[kRows * kPanel];
-    std::memset(sums, 0, kPanel * sizeof(float));  // the biases are wanted in the first row
-    if (w.bias) std::memcpy(sums, w.bias.get() + n, static_cast<std::size_t>(count) * sizeof(float));
-    const std::uint16_t* weights = w.weights.get() + std::int64_t{panel} * w.k() * kPanel;
+    const std::int16_t* weights = w.weights.get() + std::int64_t{panel} * w.k() * kPanel;
     micro_of<kRows>(rows, weights, at, taps, channels, sums);
     for (int m = 0; m < rows; ++m) {
-      GemmEpilogue<S>::apply(out, sums + m * kPanel, n, count, (first + m) * out.stride + n);
+      GemmEpilogue<S>::apply(w, out, sums + m * kPanel, n, count, (first + m) * out.stride + n);
     }
   }
 
   template <int kCount>
-  static void micro_of(int rows, const std::uint16_t* weights, const Windows& in, int taps, int channels, float* sums) {
+  static void micro_of(int rows, const std::int16_t* weights, const Windows& in, int taps, int channels, float* sums) {
     if constexpr (kCount > 1) {
       if (rows < kCount) return micro_of<kCount - 1>(rows, weights, in, taps, channels, sums);
     }
@@ -131,15 +131,15 @@ class Gemm {
     }
   }
 
-  /// kWide vectors of sums [kCount][kPanel] = biases + W x. The first row of sums holds the biases before.
+  /// kWide vectors of sums [kCount][kPanel] = W x.
   template <int kCount, int kWide>
-  static __attribute__((noinline)) void micro(const std::uint16_t* weights, const Windows& in, int taps, int channels,
+  static __attribute__((noinline)) void micro(const std::int16_t* weights, const Windows& in, int taps, int channels,
                                               float* sums) {
     Vec sum[kCount][kWide];
 #pragma GCC unroll 16
     for (int m = 0; m < kCount; ++m) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kWide; ++v) sum[m][v] = S::load(sums + v * S::kWidth);
+      for (int v = 0; v < kWide; ++v) sum[m][v] = S::zero();
     }
     const std::int64_t stride = in.row_stride;
     for (int tap = 0; tap < taps; ++tap) {
@@ -149,7 +149,7 @@ class Gemm {
         Vec w[kWide];
         __builtin_prefetch(reinterpret_cast<const char*>(weights) + kAhead);
 #pragma GCC unroll 8
-        for (int v = 0; v < kWide; ++v) w[v] = S::load_f16(weights + v * S::kWidth);
+        for (int v = 0; v < kWide; ++v) w[v] = S::load_i16(weights + v * S::kWidth);
 #pragma GCC unroll 16
         for (int m = 0; m < kCount; ++m) {
           const Vec value = S::set1(x[m * stride]);
@@ -165,29 +165,28 @@ class Gemm {
     }
   }
 
-  static float dot(const std::uint16_t* weights, const Windows& in, int taps, int channels) {
+  static float dot(const std::int16_t* weights, const Windows& in, int taps, int channels) {
     Vec sum = S::zero();
     for (int tap = 0; tap < taps; ++tap, weights += channels) {
       const float* x = in.x + tap * in.tap_stride;
       int c = 0;
-      for (; c + S::kWidth <= channels; c += S::kWidth) sum = S::fma(S::load_f16(weights + c), S::load(x + c), sum);
+      for (; c + S::kWidth <= channels; c += S::kWidth) sum = S::fma(S::load_i16(weights + c), S::load(x + c), sum);
       if (c < channels) {
-        sum = S::fma(S::load_f16_n(weights + c, channels - c), S::load_n(x + c, channels - c), sum);
+        sum = S::fma(S::load_i16_n(weights + c, channels - c), S::load_n(x + c, channels - c), sum);
       }
     }
     return S::sum(sum);
   }
 
   /// As many codewords at once as a vector has lanes: their sums over the lanes are taken together.
-  static void nearest(const std::uint16_t* table, int d, const float* x, int begin, int end, float* distance,
-                      int* index) {
+  static void nearest(const Codewords& table, const float* x, int begin, int end, float* distance, int* index) {
     float best = __builtin_inff();
     int at = begin;
     for (int code = begin; code < end; code += S::kWidth) {
       const int count = end - code < S::kWidth ? end - code : S::kWidth;
       Vec squares[S::kWidth];
       for (int i = 0; i < S::kWidth; ++i) {
-        squares[i] = i < count ? distances(table + std::int64_t{code + i} * d, d, x) : S::zero();
+        squares[i] = i < count ? distances(table, code + i, x) : S::zero();
       }
       float sums[S::kWidth];
       S::store(sums, S::sums(squares));
@@ -202,22 +201,25 @@ class Gemm {
     *index = at;
   }
 
-  static PERSONAPLEX_INLINE Vec distances(const std::uint16_t* codeword, int d, const float* x) {
+  static PERSONAPLEX_INLINE Vec distances(const Codewords& table, int code, const float* x) {
+    const int d = table.d;
+    const std::int16_t* codeword = table.values.get() + std::int64_t{code} * d;
+    const Vec minus_scale = S::set1(-table.scales.get()[code]);
     Vec even = S::zero();
     Vec odd = S::zero();
     int i = 0;
     for (; i + 2 * S::kWidth <= d; i += 2 * S::kWidth) {
-      even = squared(even, S::load_f16(codeword + i), S::load(x + i));
-      odd = squared(odd, S::load_f16(codeword + i + S::kWidth), S::load(x + i + S::kWidth));
+      even = squared(even, S::load_i16(codeword + i), minus_scale, S::load(x + i));
+      odd = squared(odd, S::load_i16(codeword + i + S::kWidth), minus_scale, S::load(x + i + S::kWidth));
     }
     for (; i < d; i += S::kWidth) {
       const int count = d - i < S::kWidth ? d - i : S::kWidth;
-      even = squared(even, S::load_f16_n(codeword + i, count), S::load_n(x + i, count));
+      even = squared(even, S::load_i16_n(codeword + i, count), minus_scale, S::load_n(x + i, count));
     }
     return S::add(even, odd);
   }
-  static PERSONAPLEX_INLINE Vec squared(Vec sum, Vec a, Vec b) {
-    const Vec difference = S::sub(a, b);
+  static PERSONAPLEX_INLINE Vec squared(Vec sum, Vec value, Vec minus_scale, Vec x) {
+    const Vec difference = S::fma(value, minus_scale, x);
     return S::fma(difference, difference, sum);
   }
 };

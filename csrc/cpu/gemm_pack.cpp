@@ -1,8 +1,10 @@
-// csrc/cpu/gemm_pack.cpp: weights of the codec from torch's orientation to panels of float16, once at load.
+// csrc/cpu/gemm_pack.cpp: weights of the codec from torch's orientation to panels of int16, once at load.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <string>
 #include <utility>
@@ -16,55 +18,53 @@ namespace personaplex::cpu {
 
 namespace {
 
-constexpr std::uint16_t kInfinity16 = 0x7C00;
+constexpr float kLargest = 32767.0F;
 
-/// Rounds to nearest, ties to even; what is no finite float16 becomes infinite. No branches: compilers vectorize it.
-std::uint16_t to_f16_bits(float value) {
-  const auto bits = std::bit_cast<std::int32_t>(value);
-  const std::int32_t magnitude = bits & 0x7FFFFFFF;
-  const std::int32_t odd = (magnitude >> 13) & 1;
-  // Wraps for NaN only, whose result is replaced.
-  const auto normal = static_cast<std::int32_t>(
-      (static_cast<std::uint32_t>(magnitude) - (112U << 23) + 0xFFFU + static_cast<std::uint32_t>(odd)) >> 13);
-  // 0.5 has float16's smallest step as its last place.
-  const std::int32_t small = std::bit_cast<std::int32_t>(std::bit_cast<float>(magnitude) + 0.5F) - 0x3F000000;
-  std::int32_t half = magnitude < 0x38800000 ? small : normal;  // 2^-14
-  half = magnitude < 0x477FF000 ? half : kInfinity16;           // 65520, which rounds to 65536
-  return static_cast<std::uint16_t>(half | ((bits >> 16) & 0x8000));
+/// Copies values [begin, begin + count) of t.
+void read(const TensorView& t, std::int64_t begin, std::int64_t count, float* out) {
+  const std::byte* from = t.data + static_cast<std::size_t>(begin) * size_of(t.dtype);
+  if (t.dtype == DType::kF32) {
+    std::memcpy(out, from, static_cast<std::size_t>(count) * sizeof(float));
+    return;
+  }
+  if (t.dtype != DType::kBF16 && t.dtype != DType::kF16) {
+    bad_argument("pack", std::string("expected weights of F32, F16 or BF16, got ") + name_of(t.dtype) + ".");
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::uint16_t half;
+    std::memcpy(&half, from + i * 2, 2);
+    out[i] = t.dtype == DType::kBF16 ? from_bf16_bits(half) : from_f16_bits(half);
+  }
 }
 
-/// Copies values [begin, begin + count) of t as float16. Throws WeightsError where that has no finite value.
-void read_f16(const TensorView& t, std::int64_t begin, std::int64_t count, std::uint16_t* out) {
-  const std::byte* from = t.data + static_cast<std::size_t>(begin) * size_of(t.dtype);
-  switch (t.dtype) {
-    case DType::kF32:
-      for (std::int64_t i = 0; i < count; ++i) {
-        float value;
-        std::memcpy(&value, from + i * 4, 4);
-        out[i] = to_f16_bits(value);
-      }
-      break;
-    case DType::kBF16:
-      for (std::int64_t i = 0; i < count; ++i) {
-        std::uint16_t value;
-        std::memcpy(&value, from + i * 2, 2);
-        out[i] = to_f16_bits(from_bf16_bits(value));
-      }
-      break;
-    case DType::kF16:
-      std::memcpy(out, from, static_cast<std::size_t>(count) * 2);
-      break;
-    default:
-      bad_argument("pack", std::string("expected weights of F32, F16 or BF16, got ") + name_of(t.dtype) + ".");
-  }
-  std::int16_t largest = 0;
+/// The largest magnitude, as bits, whose order is that of the values, with infinity and NaN above all others.
+std::int32_t largest_bits(const float* values, std::int64_t count) {
+  std::int32_t largest = 0;
   for (std::int64_t i = 0; i < count; ++i) {
-    largest = std::max(largest, static_cast<std::int16_t>(out[i] & 0x7FFF));
+    largest = std::max(largest, std::bit_cast<std::int32_t>(values[i]) & 0x7FFFFFFF);
   }
-  if (largest >= kInfinity16) {
-    throw WeightsError("[Mimi] expected finite weights of at most 65504, the largest float16, in " +
-                       shape_string(t.shape) + "; one is larger or not a number.");
+  return largest;
+}
+
+/// The scale of weights whose largest magnitude has these bits; 0, of weights that become 0, where it would be
+/// denormal. Throws WeightsError where that is no finite number.
+float scale_of(std::int32_t bits, const TensorView& weight) {
+  const auto largest = std::bit_cast<float>(bits);
+  if (!std::isfinite(largest)) {
+    throw WeightsError("[Mimi] expected finite weights in " + shape_string(weight.shape) +
+                       "; one is infinite or not a number.");
   }
+  const float scale = largest / kLargest;
+  return scale < std::numeric_limits<float>::min() ? 0.0F : scale;
+}
+
+/// What `rounded` divides by: everything becomes 0 where the scale is.
+float divisor_of(float scale) { return scale == 0.0F ? std::numeric_limits<float>::infinity() : scale; }
+
+/// value / divisor to the nearest integer, ties to even. No branches: compilers vectorize it.
+std::int16_t rounded(float value, float divisor) {
+  constexpr float kNoFraction = 12582912.0F;  // 1.5 * 2^23: a sum with it has no bits after the point
+  return static_cast<std::int16_t>((value / divisor + kNoFraction) - kNoFraction);
 }
 
 template <typename T>
@@ -79,60 +79,49 @@ std::shared_ptr<const float> repeated_bias(const TensorView& bias, int times) {
   if (bias.empty()) return nullptr;
   const auto count = static_cast<std::size_t>(bias.size());
   std::shared_ptr<float> out = aligned_array<float>(count * static_cast<std::size_t>(times));
-  for (std::size_t i = 0; i < count; ++i) {
-    float value = 0.0F;
-    std::uint16_t half = 0;
-    switch (bias.dtype) {
-      case DType::kF32:
-        std::memcpy(&value, bias.data + i * 4, 4);
-        break;
-      case DType::kBF16:
-        std::memcpy(&half, bias.data + i * 2, 2);
-        value = from_bf16_bits(half);
-        break;
-      case DType::kF16:
-        std::memcpy(&half, bias.data + i * 2, 2);
-        value = from_f16_bits(half);
-        break;
-      default:
-        bad_argument("pack", std::string("expected a bias of F32, F16 or BF16, got ") + name_of(bias.dtype) + ".");
-    }
-    for (int t = 0; t < times; ++t) out.get()[static_cast<std::size_t>(t) * count + i] = value;
-  }
+  read(bias, 0, bias.size(), out.get());
+  for (int t = 1; t < times; ++t) std::copy_n(out.get(), count, out.get() + static_cast<std::size_t>(t) * count);
   return out;
+}
+
+/// Row `index` of weights [n, k] as integers; returns their scale. `row` has room for k values.
+float quantize_row(const TensorView& weight, int index, int k, float* row, std::int16_t* out) {
+  read(weight, std::int64_t{index} * k, k, row);
+  const float scale = scale_of(largest_bits(row, k), weight);
+  const float divisor = divisor_of(scale);
+  for (int i = 0; i < k; ++i) out[i] = rounded(row[i], divisor);
+  return scale;
 }
 
 /// A weight of [n, channels, taps].
 Panels pack_rows(const TensorView& weight, int n, int channels, int taps) {
-  constexpr int kBlock = 64;
-  Panels out{nullptr, nullptr, n, taps, channels};
+  Panels out{nullptr, nullptr, nullptr, n, taps, channels};
   const int width = out.width();
   const int k = out.k();
-  std::shared_ptr<std::uint16_t> packed =
-      aligned_array<std::uint16_t>(static_cast<std::size_t>(out.count()) * static_cast<std::size_t>(k * width));
-  std::uint16_t tile[Panels::kWidth][kBlock + 2] = {};  // 2 more: columns fall into different banks
+  const int stride = k + 34;  // neighbouring rows fall into different sets of the cache
+  auto packed =
+      aligned_array<std::int16_t>(static_cast<std::size_t>(out.count()) * static_cast<std::size_t>(k * width));
+  auto scales = aligned_array<float>(static_cast<std::size_t>(n));
+  std::vector<float> row(static_cast<std::size_t>(k));
+  std::vector<std::int16_t> rows(static_cast<std::size_t>(width * stride));
   for (int panel = 0; panel < out.count(); ++panel) {
-    std::uint16_t* to = packed.get() + static_cast<std::int64_t>(panel) * k * width;
     const int used = std::min(width, n - panel * width);
-    for (int row = used; row < width; ++row) std::fill_n(tile[row], kBlock, std::uint16_t{0});
-    for (int begin = 0; begin < k; begin += kBlock) {
-      const int count = std::min(kBlock, k - begin);
-      for (int row = 0; row < used; ++row) {
-        read_f16(weight, static_cast<std::int64_t>(panel * width + row) * k + begin, count, tile[row]);
-      }
-      int channel = begin / taps;
-      int tap = begin % taps;
-      for (int i = 0; i < count; ++i) {
-        std::uint16_t* at = to + static_cast<std::int64_t>(tap * channels + channel) * width;
-        for (int row = 0; row < width; ++row) at[row] = tile[row][i];
-        if (++tap == taps) {
-          tap = 0;
-          ++channel;
-        }
+    std::fill(rows.begin() + used * stride, rows.end(), std::int16_t{0});
+    for (int i = 0; i < used; ++i) {
+      const int at = panel * width + i;
+      scales.get()[at] = quantize_row(weight, at, k, row.data(), rows.data() + i * stride);
+    }
+    std::int16_t* to = packed.get() + static_cast<std::int64_t>(panel) * k * width;
+    for (int channel = 0; channel < channels; ++channel) {
+      for (int tap = 0; tap < taps; ++tap) {
+        const std::int16_t* from = rows.data() + channel * taps + tap;
+        std::int16_t* column = to + static_cast<std::int64_t>(tap * channels + channel) * width;
+        for (int i = 0; i < width; ++i) column[i] = from[i * stride];
       }
     }
   }
   out.weights = std::move(packed);
+  out.scales = std::move(scales);
   return out;
 }
 
@@ -145,8 +134,8 @@ void check(const char* where, const char* expected, const TensorView& weight, bo
 }  // namespace
 
 std::size_t Panels::nbytes() const {
-  return static_cast<std::size_t>(count()) * static_cast<std::size_t>(k() * width()) * sizeof(std::uint16_t) +
-         (bias ? static_cast<std::size_t>(n) * sizeof(float) : 0);
+  return static_cast<std::size_t>(count()) * static_cast<std::size_t>(k() * width()) * sizeof(std::int16_t) +
+         static_cast<std::size_t>(n) * sizeof(float) * (bias ? 2 : 1);
 }
 
 Panels pack_linear(const TensorView& weight) {
@@ -168,25 +157,53 @@ Panels pack_conv_transpose(const Conv& conv, int stride) {
   const int in = size(conv.weight, 0);
   const int filters = size(conv.weight, 1);
   const int kernel = 2 * stride;
-  Panels out{nullptr, repeated_bias(conv.bias, stride), stride * filters, 2, in};
+  Panels out{nullptr, nullptr, repeated_bias(conv.bias, stride), stride * filters, 2, in};
   const int width = out.width();
   const int k = out.k();
   const auto values = static_cast<std::size_t>(out.count()) * static_cast<std::size_t>(k * width);
-  std::shared_ptr<std::uint16_t> packed = aligned_array<std::uint16_t>(values);
-  if (out.n % width != 0) std::fill_n(packed.get(), values, std::uint16_t{0});
-  std::vector<std::uint16_t> row(static_cast<std::size_t>(filters * kernel));
-  for (int channel = 0; channel < in; ++channel) {
-    read_f16(conv.weight, static_cast<std::int64_t>(channel) * filters * kernel, filters * kernel, row.data());
-    for (int i = 0; i < kernel; ++i) {
-      const int at = (i < stride ? in : 0) + channel;  // tap 1, this column; tap 0, the one before
-      for (int filter = 0; filter < filters; ++filter) {
-        const int n = i % stride * filters + filter;
-        packed.get()[(static_cast<std::int64_t>(n / width) * k + at) * width + n % width] =
-            row[static_cast<std::size_t>(filter * kernel + i)];
+  const auto outputs = static_cast<std::size_t>(out.n);
+  auto packed = aligned_array<std::int16_t>(values);
+  auto scales = aligned_array<float>(outputs);
+  if (out.n % width != 0) std::fill_n(packed.get(), values, std::int16_t{0});
+  // Value (filter, i) of an input channel belongs to output (i modulo stride, filter).
+  std::vector<float> row(static_cast<std::size_t>(filters * kernel));
+  const auto each = [&](auto&& visit) {
+    for (int channel = 0; channel < in; ++channel) {
+      read(conv.weight, static_cast<std::int64_t>(channel) * filters * kernel, filters * kernel, row.data());
+      for (int i = 0; i < kernel; ++i) {
+        for (int filter = 0; filter < filters; ++filter) {
+          visit(channel, i, i % stride * filters + filter, row[static_cast<std::size_t>(filter * kernel + i)]);
+        }
       }
     }
-  }
+  };
+  std::vector<std::int32_t> largest(outputs, 0);
+  each([&](int, int, int n, float value) {
+    std::int32_t& bits = largest[static_cast<std::size_t>(n)];
+    bits = std::max(bits, largest_bits(&value, 1));
+  });
+  for (std::size_t n = 0; n < outputs; ++n) scales.get()[n] = scale_of(largest[n], conv.weight);
+  each([&](int channel, int i, int n, float value) {
+    const int at = (i < stride ? in : 0) + channel;  // tap 1, this column; tap 0, the one before
+    packed.get()[(static_cast<std::int64_t>(n / width) * k + at) * width + n % width] =
+        rounded(value, divisor_of(scales.get()[n]));
+  });
   out.weights = std::move(packed);
+  out.scales = std::move(scales);
+  return out;
+}
+
+Codewords pack_codewords(const TensorView& table) {
+  check("pack_codewords", "[bins, d]", table, table.shape.size() == 2);
+  Codewords out{nullptr, nullptr, size(table, 0), size(table, 1)};
+  auto values = aligned_array<std::int16_t>(static_cast<std::size_t>(table.size()));
+  auto scales = aligned_array<float>(static_cast<std::size_t>(out.bins));
+  std::vector<float> row(static_cast<std::size_t>(out.d));
+  for (int i = 0; i < out.bins; ++i) {
+    scales.get()[i] = quantize_row(table, i, out.d, row.data(), values.get() + std::int64_t{i} * out.d);
+  }
+  out.values = std::move(values);
+  out.scales = std::move(scales);
   return out;
 }
 

@@ -7,7 +7,7 @@
 //   kRegisters                               how many vectors fit
 //   Vec, Mask                                kWidth floats; what less() returns
 //   zero() set1(x) load(p) store(p, v)       p need not be aligned
-//   load_bf16 load_f16 load_i8               kWidth values widened to float32, exactly
+//   load_bf16 load_i16 load_i8               kWidth values widened to float32, exactly
 //   store_bf16 store_i8                      rounded to nearest even; store_i8 expects |v| <= 127
 //   load_n ... store_i8_n                    the same for the first n lanes, 0 <= n <= kWidth: the others read as zero
 //                                            and their memory is not touched

@@ -1,4 +1,4 @@
-// csrc/cpu/simd_avx2.h: 8 lanes, AVX2 with FMA and F16C; see simd.h for the functions and for how to include it.
+// csrc/cpu/simd_avx2.h: 8 lanes, AVX2 with FMA; see simd.h for the functions and for how to include it.
 #pragma once
 
 #include <immintrin.h>
@@ -10,7 +10,7 @@
 
 #include "cpu/simd_target.h"
 
-PERSONAPLEX_TARGET_PUSH("avx2,fma,f16c")
+PERSONAPLEX_TARGET_PUSH("avx2,fma")
 #define PERSONAPLEX_SIMD_END PERSONAPLEX_TARGET_POP
 
 namespace personaplex::cpu {
@@ -35,10 +35,10 @@ struct Avx2 {
   static PERSONAPLEX_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   static PERSONAPLEX_INLINE void store_n(float* p, Vec v, int n) { _mm256_maskstore_ps(p, first(n), v); }
 
-  static PERSONAPLEX_INLINE __m128i load_halves(const std::uint16_t* p) {
+  static PERSONAPLEX_INLINE __m128i load_halves(const void* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   }
-  static PERSONAPLEX_INLINE __m128i load_halves_n(const std::uint16_t* p, int n) {
+  static PERSONAPLEX_INLINE __m128i load_halves_n(const void* p, int n) {
     std::uint16_t values[8] = {};
     std::memcpy(values, p, static_cast<std::size_t>(n) * 2);
     return load_halves(values);
@@ -48,10 +48,9 @@ struct Avx2 {
   }
   static PERSONAPLEX_INLINE Vec load_bf16(const std::uint16_t* p) { return from_bf16(load_halves(p)); }
   static PERSONAPLEX_INLINE Vec load_bf16_n(const std::uint16_t* p, int n) { return from_bf16(load_halves_n(p, n)); }
-  static PERSONAPLEX_INLINE Vec load_f16(const std::uint16_t* p) { return _mm256_cvtph_ps(load_halves(p)); }
-  static PERSONAPLEX_INLINE Vec load_f16_n(const std::uint16_t* p, int n) {
-    return _mm256_cvtph_ps(load_halves_n(p, n));
-  }
+  static PERSONAPLEX_INLINE Vec from_i16(__m128i raw) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(raw)); }
+  static PERSONAPLEX_INLINE Vec load_i16(const std::int16_t* p) { return from_i16(load_halves(p)); }
+  static PERSONAPLEX_INLINE Vec load_i16_n(const std::int16_t* p, int n) { return from_i16(load_halves_n(p, n)); }
   static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
   }

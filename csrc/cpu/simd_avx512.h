@@ -18,7 +18,7 @@
 
 #include "cpu/simd_target.h"
 
-PERSONAPLEX_TARGET_PUSH("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
+PERSONAPLEX_TARGET_PUSH("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")
 #define PERSONAPLEX_SIMD_END PERSONAPLEX_TARGET_POP
 
 namespace personaplex::cpu {
@@ -50,11 +50,11 @@ struct Avx512 {
   static PERSONAPLEX_INLINE Vec load_bf16_n(const std::uint16_t* p, int n) {
     return from_bf16(_mm256_maskz_loadu_epi16(first(n), p));
   }
-  static PERSONAPLEX_INLINE Vec load_f16(const std::uint16_t* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  static PERSONAPLEX_INLINE Vec load_i16(const std::int16_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
   }
-  static PERSONAPLEX_INLINE Vec load_f16_n(const std::uint16_t* p, int n) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
+  static PERSONAPLEX_INLINE Vec load_i16_n(const std::int16_t* p, int n) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(first(n), p)));
   }
   static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));

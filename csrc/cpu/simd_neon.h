@@ -52,13 +52,11 @@ struct Neon {
     copy(values, p, n);
     return load_bf16(values);
   }
-  static PERSONAPLEX_INLINE Vec load_f16(const std::uint16_t* p) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
-  }
-  static PERSONAPLEX_INLINE Vec load_f16_n(const std::uint16_t* p, int n) {
-    std::uint16_t values[4] = {};
+  static PERSONAPLEX_INLINE Vec load_i16(const std::int16_t* p) { return vcvtq_f32_s32(vmovl_s16(vld1_s16(p))); }
+  static PERSONAPLEX_INLINE Vec load_i16_n(const std::int16_t* p, int n) {
+    std::int16_t values[4] = {};
     copy(values, p, n);
-    return load_f16(values);
+    return load_i16(values);
   }
   static PERSONAPLEX_INLINE Vec load_i8(const std::int8_t* p) { return load_i8_n(p, 4); }
   static PERSONAPLEX_INLINE Vec load_i8_n(const std::int8_t* p, int n) {

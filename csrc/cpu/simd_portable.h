@@ -55,20 +55,12 @@ struct Portable {
   }
   static PERSONAPLEX_INLINE Vec load_bf16(const std::uint16_t* p) { return from_bf16(read<Halves>(p)); }
   static PERSONAPLEX_INLINE Vec load_bf16_n(const std::uint16_t* p, int n) { return from_bf16(read<Halves>(p, n)); }
-  /// As from_f16_bits(): shifted into place, the exponent corrected; twice for infinities and NaN; denormals by a
-  /// subtraction, none of whose terms is a denormal float.
-  static PERSONAPLEX_INLINE Vec from_f16(Halves raw) {
-    const Words half = __builtin_convertvector(raw, Words);
-    const Words exponent = half & 0x7C00U;
-    Words bits = ((half & 0x7FFFU) << 13) + (112U << 23);
-    bits += reinterpret<Words>(exponent == 0x7C00U) & (112U << 23);
-    const Words tiny = reinterpret<Words>(exponent == 0U);
-    const Vec small = reinterpret<Vec>(bits + (1U << 23)) - 0x1p-14F;
-    bits = (tiny & reinterpret<Words>(small)) | (~tiny & bits);
-    return reinterpret<Vec>(bits | ((half & 0x8000U) << 16));
+  /// In the higher halves too, and back, which brings the signs along.
+  static PERSONAPLEX_INLINE Vec from_i16(Halves raw) {
+    return __builtin_convertvector(reinterpret<Mask>(from_bf16(raw)) >> 16, Vec);
   }
-  static PERSONAPLEX_INLINE Vec load_f16(const std::uint16_t* p) { return from_f16(read<Halves>(p)); }
-  static PERSONAPLEX_INLINE Vec load_f16_n(const std::uint16_t* p, int n) { return from_f16(read<Halves>(p, n)); }
+  static PERSONAPLEX_INLINE Vec load_i16(const std::int16_t* p) { return from_i16(read<Halves>(p)); }
+  static PERSONAPLEX_INLINE Vec load_i16_n(const std::int16_t* p, int n) { return from_i16(read<Halves>(p, n)); }
   /// Bytes become the highest of their words, by two interleavings with zeros.
   static PERSONAPLEX_INLINE Vec from_i8(std::int32_t raw) {
     const Bytes16 zeros = {};

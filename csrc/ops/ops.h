@@ -9,7 +9,7 @@
 //    said.
 //  - Sums are float32. Where an operation multiplies by a weight matrix of the language model, x may be rounded to
 //    bfloat16 first (and, for several columns, the dequantized weights too): tolerance 8e-3 of ||y|| per call. The
-//    codec's operations keep x in float32 and hold weights in float16: tolerance 1e-3 of ||y|| per call.
+//    codec's operations keep x in float32 and hold weights in 16 bits: tolerance 2e-4 of ||y|| per call.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // tests/cpp/test_cpu_gemm.cpp: the codec's products, with every instruction set, against sums in double over the
-// weights as float16 holds them; packing; the search for the nearest codeword.
+// weights as int16 and a scale hold them; packing; the search for the nearest codeword.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -22,18 +22,21 @@ namespace {
 using Doubles = std::vector<double>;
 using Floats = std::vector<float>;
 
-/// The nearest float16, ties to even, by arithmetic alone.
-double rounded_f16(double x) {
-  if (x == 0.0) return x;
-  const int exponent = std::max(std::ilogb(x), -14);
-  const double step = std::ldexp(1.0, exponent - 10);
-  return std::nearbyint(x / step) * step;
-}
-
 double value_at(const TensorView& t, std::int64_t i) {
   if (t.dtype == DType::kF32) return reinterpret_cast<const float*>(t.data)[i];
   const std::uint16_t bits = reinterpret_cast<const std::uint16_t*>(t.data)[i];
   return t.dtype == DType::kF16 ? from_f16_bits(bits) : from_bf16_bits(bits);
+}
+
+/// What int16 and a common float32 scale make of float32 values.
+Doubles held(Doubles values) {
+  double largest = 0.0;
+  for (const double value : values) largest = std::max(largest, std::abs(value));
+  const float scale = static_cast<float>(largest) / 32767.0F;
+  for (double& value : values) {
+    value = scale == 0.0F ? 0.0 : std::nearbyint(static_cast<float>(value) / scale) * double{scale};
+  }
+  return values;
 }
 
 /// Random values; those of F16 have any bits of a magnitude under 4.
@@ -99,12 +102,16 @@ Conv random_conv(const Case& c, std::mt19937& random) {
 
 Doubles expected(const Case& c, const Conv& conv, const Floats& x) {
   Doubles y(c.output());
-  for (int m = 0; m < c.rows; ++m) {
-    for (int n = 0; n < c.n; ++n) {
+  const std::int64_t k = c.channels * c.taps;
+  for (int n = 0; n < c.n; ++n) {
+    Doubles row;
+    for (std::int64_t i = 0; i < k; ++i) row.push_back(value_at(conv.weight, n * k + i));
+    row = held(row);
+    for (int m = 0; m < c.rows; ++m) {
       double sum = conv.bias.empty() ? 0.0 : value_at(conv.bias, n);
       for (int t = 0; t < c.taps; ++t) {
         for (int i = 0; i < c.channels; ++i) {
-          sum += rounded_f16(value_at(conv.weight, (n * c.channels + i) * c.taps + t)) *
+          sum += row[static_cast<std::size_t>(i * c.taps + t)] *
                  x[static_cast<std::size_t>((m * c.stride + t * c.dilation) * c.channels + i)];
         }
       }
@@ -172,7 +179,7 @@ TEST_CASE("a linear layer has no bias and may be a 1x1 convolution") {
   conv.weight.shape = {c.n, c.channels};
   const Panels matrix = pack_linear(conv.weight);
   CHECK(matrix.bias == nullptr);
-  CHECK(matrix.nbytes() == 2 * 32 * 50 * 2);
+  CHECK(matrix.nbytes() == 2 * 32 * 50 * 2 + 45 * 4);
   for (const Isa isa : supported_isas()) {
     const Floats y = raw_result(gemm_kernels(isa), c, matrix, x);
     CHECK(relative_error(y, want) < 1e-5);
@@ -194,13 +201,22 @@ TEST_CASE("a transposed convolution equals overlap-add") {
     // Column 0 is the one before; every column reaches its own stride outputs and the next column's.
     const Floats x = random_floats(static_cast<std::size_t>((s.columns + 1) * s.in), 1.0F, random);
     Doubles spread(static_cast<std::size_t>((s.columns + 2) * s.stride * s.out));
-    for (int column = 0; column <= s.columns; ++column) {
-      for (int t = 0; t < kernel; ++t) {
-        for (int o = 0; o < s.out; ++o) {
-          double& to = spread[static_cast<std::size_t>((column * s.stride + t) * s.out + o)];
-          for (int i = 0; i < s.in; ++i) {
-            to += rounded_f16(value_at(conv.weight, (i * s.out + o) * kernel + t)) *
-                  x[static_cast<std::size_t>(column * s.in + i)];
+    for (int o = 0; o < s.out; ++o) {
+      for (int t = 0; t < s.stride; ++t) {
+        // Places t and t + stride of all input channels belong to one output of the product, and share a scale.
+        Doubles shared;
+        for (int i = 0; i < s.in; ++i) {
+          for (const int at : {t, t + s.stride}) {
+            shared.push_back(value_at(conv.weight, (i * s.out + o) * kernel + at));
+          }
+        }
+        shared = held(shared);
+        for (int column = 0; column <= s.columns; ++column) {
+          for (int half = 0; half < 2; ++half) {
+            double& to = spread[static_cast<std::size_t>((column * s.stride + t + half * s.stride) * s.out + o)];
+            for (int i = 0; i < s.in; ++i) {
+              to += shared[static_cast<std::size_t>(2 * i + half)] * x[static_cast<std::size_t>(column * s.in + i)];
+            }
           }
         }
       }
@@ -318,7 +334,7 @@ TEST_CASE("large and tiny activations and weights") {
   std::mt19937 random(6);
   const Case c{15, 40, 50, 3, 1, 1};
   for (const float x_scale : {1e4F, 1.0F, 1e-30F, 0.0F}) {
-    for (const float w_scale : {1e4F, 1e-6F}) {  // the latter are denormal float16
+    for (const float w_scale : {1e4F, 1e-6F}) {
       const Conv conv{random_tensor(DType::kF32, {c.n, c.channels, c.taps}, w_scale, random), {}};
       const Panels w = pack_conv(conv);
       const Floats x = random_floats(c.input(), x_scale, random);
@@ -351,48 +367,65 @@ TEST_CASE("large and tiny activations and weights") {
   }
 }
 
-TEST_CASE("weights are rounded to the nearest float16, ties to even") {
-  Floats values;
-  std::vector<std::uint16_t> bits;
-  for (std::uint32_t sign : {0U, 0x8000U}) {
-    for (std::uint32_t h = 0; h < 0x7C00U; ++h) {  // every finite float16, and the places around the middle to the next
-      const float value = from_f16_bits(static_cast<std::uint16_t>(h | sign));
-      const float next = h == 0x7BFFU ? 65536.0F : from_f16_bits(static_cast<std::uint16_t>(h + 1));
-      const float middle = (std::abs(value) + next) / 2;
-      const auto even = static_cast<std::uint16_t>((h & 1U) == 0 ? h : h + 1);
-      const auto put = [&](float magnitude, std::uint32_t to) {
-        if (to >= 0x7C00U) return;
-        values.push_back(sign != 0 ? -magnitude : magnitude);
-        bits.push_back(static_cast<std::uint16_t>(to | sign));
-      };
-      put(std::abs(value), h);
-      put(middle, even);
-      put(std::nextafter(middle, 0.0F), h);
-      put(std::nextafter(middle, 1e9F), h + 1);
+TEST_CASE("weights are rounded to the nearest integer, ties to even; the largest of an output is 32767") {
+  std::mt19937 random(8);
+  const int k = 67;  // ragged, the last panel too
+  const int n = 90;
+  OwnedTensor t = allocate_tensor(DType::kF32, {n, k});
+  auto* values = reinterpret_cast<float*>(t.mutable_data);
+  std::vector<int> want(static_cast<std::size_t>(n * k));
+  Floats scales;
+  for (int row = 0; row < n; ++row) {
+    const float scale = row == 3    ? 0.0F
+                        : row == 40 ? 0x1p-126F
+                        : row == 41 ? 0x1p112F
+                                    : std::ldexp(1.0F, row % 30 - 20);
+    scales.push_back(scale);
+    for (int i = 0; i < k; ++i) {
+      const int at = row * k + i;
+      const int code = i == row % k ? (row % 2 == 0 ? 32767 : -32767) : static_cast<int>(random() % 65533) - 32766;
+      const int quarter = i == row % k ? 0 : static_cast<int>(random() % 4);  // half: to the even neighbour
+      want[static_cast<std::size_t>(at)] = quarter < 2 ? code : quarter > 2 || code % 2 != 0 ? code + 1 : code;
+      values[at] = scale * (static_cast<float>(code) + 0.25F * static_cast<float>(quarter));
     }
   }
-  const int k = 7;  // one column is ragged, the last panel too
-  const auto n = static_cast<int>(values.size() / k);
-  OwnedTensor t = allocate_tensor(DType::kF32, {n, k});
-  std::memcpy(t.mutable_data, values.data(), static_cast<std::size_t>(n * k) * sizeof(float));
   const Panels w = pack_linear(t.view);
+  const Codewords table = pack_codewords(t.view);
+  CHECK(table.bins == n);
+  CHECK(table.d == k);
   std::int64_t wrong = 0;
   for (int row = 0; row < w.count() * 32; ++row) {
     for (int i = 0; i < k; ++i) {
-      const std::uint16_t want = row < n ? bits[static_cast<std::size_t>(row * k + i)] : std::uint16_t{0};
-      if (w.weights.get()[(row / 32 * k + i) * 32 + row % 32] != want) ++wrong;
+      const bool empty = row >= n || row == 3;
+      const int integer = empty ? 0 : want[static_cast<std::size_t>(row * k + i)];
+      if (w.weights.get()[(row / 32 * k + i) * 32 + row % 32] != integer) ++wrong;
+      if (row < n && table.at(row, i) != static_cast<float>(integer) * scales[static_cast<std::size_t>(row)]) ++wrong;
     }
+    if (row < n && w.scales.get()[row] != scales[static_cast<std::size_t>(row)]) ++wrong;
   }
   CHECK(wrong == 0);
 }
 
-TEST_CASE("weights that float16 cannot hold are errors") {
-  for (const float bad : {65520.0F, -1e30F, std::numeric_limits<float>::infinity(), std::nanf("")}) {
+TEST_CASE("weights next to nothing become 0") {
+  OwnedTensor t = allocate_tensor(DType::kF32, {2, 3});
+  std::fill_n(reinterpret_cast<float*>(t.mutable_data), 6, 1e-35F);
+  const Panels w = pack_linear(t.view);
+  CHECK(w.scales.get()[1] == 0.0F);
+  CHECK(std::all_of(w.weights.get(), w.weights.get() + 96, [](int value) { return value == 0; }));
+}
+
+TEST_CASE("weights that are not finite are errors") {
+  for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                          std::nanf(""), -std::nanf("")}) {
     OwnedTensor t = allocate_tensor(DType::kF32, {3, 4, 2});
     reinterpret_cast<float*>(t.mutable_data)[23] = bad;
-    CHECK_THROWS_WITH_AS(pack_conv({t.view, {}}), doctest::Contains("65504"), WeightsError);
+    CHECK_THROWS_WITH_AS(pack_conv({t.view, {}}), doctest::Contains("expected finite weights in [3, 4, 2]"),
+                         WeightsError);
     CHECK_THROWS_AS(pack_conv_transpose({t.view, {}}, 1), WeightsError);
-    reinterpret_cast<float*>(t.mutable_data)[23] = 65519.0F;
+    TensorView table = t.view;
+    table.shape = {3, 8};
+    CHECK_THROWS_AS(pack_codewords(table), WeightsError);
+    reinterpret_cast<float*>(t.mutable_data)[23] = std::numeric_limits<float>::max();
     CHECK_NOTHROW(pack_conv({t.view, {}}));
   }
   const TensorView integers = allocate_tensor(DType::kI32, {3, 4}).view;
@@ -407,25 +440,25 @@ TEST_CASE("the nearest codeword; of equal ones the first, whatever the split") {
     for (const int bins : {1, 7, 100}) {
       CAPTURE(d);
       CAPTURE(bins);
-      const TensorView t = random_tensor(DType::kF16, {bins, d}, 1.0F, random);
-      std::vector<std::uint16_t> table(static_cast<std::size_t>(bins * d));
-      std::memcpy(table.data(), t.data, t.nbytes());
-      const auto codeword = [&](int i) { return table.begin() + i * d; };
+      OwnedTensor t = allocate_tensor(DType::kF32, {bins, d});
+      auto* values = reinterpret_cast<float*>(t.mutable_data);
+      std::ranges::copy(random_floats(static_cast<std::size_t>(bins * d), 1.0F, random), values);
       if (bins == 100) {  // 98 and 60 are copies of 20
-        std::copy_n(codeword(20), d, codeword(98));
-        std::copy_n(codeword(20), d, codeword(60));
+        for (const int copy : {98, 60}) std::copy_n(values + 20 * d, d, values + copy * d);
       }
+      const Codewords table = pack_codewords(t.view);
       for (int trial = 0; trial < 20; ++trial) {
         Floats x = random_floats(static_cast<std::size_t>(d), 1.0F, random);
-        if (trial < 5) {  // a codeword itself: distance 0
+        if (trial < 5) {  // a codeword itself: hardly any distance
           const int of = bins == 100 ? 98 : 0;
-          for (int i = 0; i < d; ++i) x[static_cast<std::size_t>(i)] = from_f16_bits(codeword(of)[i]);
+          for (int i = 0; i < d; ++i) x[static_cast<std::size_t>(i)] = table.at(of, i);
         }
         double smallest = std::numeric_limits<double>::infinity();
         Doubles exact(static_cast<std::size_t>(bins));
         for (int b = 0; b < bins; ++b) {
           for (int i = 0; i < d; ++i) {
-            const double difference = double{from_f16_bits(codeword(b)[i])} - x[static_cast<std::size_t>(i)];
+            const double value = double{table.scales.get()[b]} * table.values.get()[b * d + i];
+            const double difference = value - x[static_cast<std::size_t>(i)];
             exact[static_cast<std::size_t>(b)] += difference * difference;
           }
           smallest = std::min(smallest, exact[static_cast<std::size_t>(b)]);
@@ -435,12 +468,12 @@ TEST_CASE("the nearest codeword; of equal ones the first, whatever the split") {
           const GemmKernels& kernels = gemm_kernels(isa);
           float distance = -1.0F;
           int index = -1;
-          kernels.nearest(table.data(), d, x.data(), 0, bins, &distance, &index);
+          kernels.nearest(table, x.data(), 0, bins, &distance, &index);
           REQUIRE(index >= 0);
           REQUIRE(index < bins);
           CHECK(index != 60);
           CHECK(index != 98);
-          CHECK(exact[static_cast<std::size_t>(index)] <= smallest * (1 + 1e-5));
+          CHECK(exact[static_cast<std::size_t>(index)] <= smallest * (1 + 1e-5) + 1e-12);
           CHECK(distance == doctest::Approx(exact[static_cast<std::size_t>(index)]).epsilon(1e-5));
           if (trial < 5 && d > 1) CHECK(index == (bins == 100 ? 20 : 0));
           // In pieces, of which an earlier one wins where they are equal.
@@ -450,7 +483,7 @@ TEST_CASE("the nearest codeword; of equal ones the first, whatever the split") {
             const int end = std::min(bins, begin + 1 + static_cast<int>(random() % 30));
             float piece_distance = 0.0F;
             int piece_index = 0;
-            kernels.nearest(table.data(), d, x.data(), begin, end, &piece_distance, &piece_index);
+            kernels.nearest(table, x.data(), begin, end, &piece_distance, &piece_index);
             if (piece_distance < best) {
               best = piece_distance;
               at = piece_index;
