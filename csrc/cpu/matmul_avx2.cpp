@@ -110,7 +110,7 @@ PERSONAPLEX_AVX2 void quantized_row(const Matrix& w, std::int64_t n, const float
     const std::int64_t rest = words_per_row - block * kWords;
     __m256i v;
     if (rest >= kWords) {
-      _mm_prefetch(reinterpret_cast<const char*>(at) + 1024, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(at) + 8192, _MM_HINT_T1);
       v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
     } else {  // only whole groups of 4 words are left
       v = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));

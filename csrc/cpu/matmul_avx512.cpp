@@ -85,7 +85,7 @@ PERSONAPLEX_AVX512 void one_column(const Matrix& w, const std::byte* x, std::int
     for (; i + kBlock <= w.k; i += kBlock) {
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j, at += X::kBytes) {
-        _mm_prefetch(reinterpret_cast<const char*>(weights + i + j * kStep) + 2048, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(weights + i + j * kStep) + 8192, _MM_HINT_T1);
         sum[j] = X::add(sum[j], _mm512_loadu_si512(weights + i + j * kStep), at);
       }
     }
@@ -110,7 +110,7 @@ PERSONAPLEX_AVX512 void some_rows(const Matrix& w, const std::byte* x, std::int6
   for (; i + kStep <= w.k; i += kStep, x += X::kBytes) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(weights + (r + kRows) * w.k + i), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(weights + (r + kRows) * w.k + i), _MM_HINT_T1);
       const __m512i v = _mm512_loadu_si512(weights + r * w.k + i);
 #pragma GCC unroll 8
       for (int t = 0; t < kColumns; ++t) sum[r][t] = X::add(sum[r][t], v, x + t * bytes);
