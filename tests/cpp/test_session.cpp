@@ -202,30 +202,61 @@ TEST_CASE("a ring's context is bounded") {
   ring(kMaxContext);
 }
 
-TEST_CASE("random:tiny converses, alike for alike seeds, through snapshots and past the codec's context") {
+namespace {
+
+std::vector<int> converse(const std::shared_ptr<Model>& model, std::uint64_t seed, int frames) {
+  std::vector<int> tokens;
+  std::shared_ptr<Session> session;
+  // Call by call, as from Python: other sessions come in between.
+  model->worker().run([&] {
+    session = std::make_shared<Session>(model, SamplingOptions{}, seed);
+    PromptProgress progress;
+    Prompt prompt;
+    prompt.text = {5, 6, 7};
+    session->prompt(prompt, progress);
+  });
+  std::vector<float> pcm(1920);
+  for (std::size_t n = 0; n < pcm.size(); ++n) pcm[n] = 0.1F * static_cast<float>(static_cast<int>(n) % 7 - 3);
+  for (int i = 0; i < frames; ++i) {
+    model->worker().run([&] {
+      const StepOutput out = session->step(pcm, std::nullopt);
+      tokens.insert(tokens.end(), out.tokens.begin(), out.tokens.end());
+      if (i == frames / 2) session->restore(*session->snapshot());
+      if (i == frames - 1) session.reset();
+    });
+  }
+  return tokens;
+}
+
+std::shared_ptr<Model> tiny_model(const std::string& engine, int threads = 0) {
   ModelOptions options;
   options.source = "random:tiny";
   options.device = "cpu";
-  const auto model = std::make_shared<Model>(options);
-  const auto talk = [&](std::uint64_t seed, int frames) {
-    return model->worker().run([&] {
-      Session session(model, SamplingOptions{}, seed);
-      PromptProgress progress;
-      Prompt prompt;
-      prompt.text = {5, 6, 7};
-      session.prompt(prompt, progress);
-      std::vector<float> pcm(1920);
-      std::vector<int> tokens;
-      for (int i = 0; i < frames; ++i) {
-        for (std::size_t n = 0; n < pcm.size(); ++n) pcm[n] = 0.1F * static_cast<float>(static_cast<int>(n) % 7 - 3);
-        const StepOutput out = session.step(pcm, std::nullopt);
-        tokens.insert(tokens.end(), out.tokens.begin(), out.tokens.end());
-        if (i == frames / 2) session.restore(*session.snapshot());
-      }
-      return tokens;
-    });
-  };
-  const auto once = talk(3, 30);
-  CHECK(once == talk(3, 30));
-  CHECK(once != talk(4, 30));
+  options.engine = engine;
+  options.threads = threads;
+  return std::make_shared<Model>(options);
+}
+
+}  // namespace
+
+TEST_CASE("random:tiny converses, alike for alike seeds, through snapshots and past the codec's context") {
+  for (const char* engine : {"graph", "fused"}) {
+    const auto model = tiny_model(engine);
+    const auto once = converse(model, 3, 30);
+    CHECK(once == converse(model, 3, 30));
+    CHECK(once != converse(model, 4, 30));
+  }
+}
+
+TEST_CASE("sessions in several threads, of one model and of two on one pool, say what they say alone") {
+  const auto one = tiny_model("fused", 3);
+  const auto two = tiny_model("fused", 2);
+  std::vector<std::vector<int>> alone, together(4);
+  for (std::uint64_t seed = 0; seed < 4; ++seed) alone.push_back(converse(seed < 2 ? one : two, seed, 12));
+  std::vector<std::thread> callers;
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    callers.emplace_back([&, seed] { together[seed] = converse(seed < 2 ? one : two, seed, 12); });
+  }
+  for (auto& caller : callers) caller.join();
+  CHECK(together == alone);
 }
