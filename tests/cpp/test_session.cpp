@@ -4,6 +4,8 @@
 
 #include <memory>
 #include <stdexcept>
+#include <thread>
+#include <vector>
 
 #include "core/error.h"
 #include "graph/kv_ring.h"
