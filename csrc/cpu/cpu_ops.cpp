@@ -19,6 +19,13 @@ constexpr std::int64_t kChunkRows = 256;
 // Work below this (multiplications) is done by the caller alone: handing it out takes longer.
 constexpr std::int64_t kAlone = 1 << 16;
 
+/// Which of `chunks` pieces of an operation chunk i is. Threads take chunks in turn; so each goes through a stretch of
+/// its own, and what it fetches ahead is what it needs next.
+int piece(int i, int chunks, int threads) {
+  const int lane = i % threads;
+  return lane * (chunks / threads) + std::min(lane, chunks % threads) + i / threads;
+}
+
 /// y[t * stride + n] with n from `begin` on lands at `part`.
 float* relative(float* part, std::int64_t begin) {
   return reinterpret_cast<float*>(reinterpret_cast<std::uintptr_t>(part) -
@@ -187,13 +194,17 @@ template <typename Body>
 void CpuOps::over_rows(const Matrix& m, std::int64_t rows, Body&& body) {
   // Several chunks a thread, so that one that is held up does not hold up the rest; large enough to be worth handing
   // out, small enough that the last ones end together.
-  constexpr std::int64_t kSmallest = 16 << 10;
+  constexpr std::int64_t kSmallest = 64 << 10;
   constexpr std::int64_t kLargest = 256 << 10;
+  const int threads = pool_->threads();
   const std::int64_t row_bytes = std::max<std::int64_t>(1, static_cast<std::int64_t>(m.nbytes()) / rows);
-  const std::int64_t bytes = std::clamp(row_bytes * rows / (16 * pool_->threads()), kSmallest, kLargest);
+  const std::int64_t bytes = std::clamp(row_bytes * rows / (16 * threads), kSmallest, kLargest);
   const std::int64_t chunk = std::clamp((bytes / row_bytes + 7) / 8 * 8, std::int64_t{8}, kChunkRows);
-  pool_->run(static_cast<int>((rows + chunk - 1) / chunk),
-             [&](int i) { body(i * chunk, std::min(rows, (i + 1) * chunk)); });
+  const auto chunks = static_cast<int>((rows + chunk - 1) / chunk);
+  pool_->run(chunks, [&](int i) {
+    const std::int64_t begin = piece(i, chunks, threads) * chunk;
+    body(begin, std::min(rows, begin + chunk));
+  });
 }
 
 void CpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) {
@@ -332,7 +343,8 @@ void CpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const 
     const Matrix& m = matrix->matrix;
     std::byte* packed = packed_.bytes();
     matmul_.pack(m, normalized(norm, x.as<float>(), columns, m.k), columns, packed);
-    pool_->run(3 * heads, [&](int i) {
+    pool_->run(3 * heads, [&](int chunk) {
+      const int i = piece(chunk, 3 * heads, pool_->threads());
       float part[kMaxColumns * kMaxHeadDim];
       matmul_.rows(m, packed, columns, i * width, (i + 1) * width, relative(part, i * width), width);
       place_head(i / heads, i % heads, part, width, columns, angles, ring, column, q.as<float>());
