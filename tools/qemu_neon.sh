@@ -28,6 +28,7 @@ ln -s "$(realpath "$include")/doctest" "$BUILD/include/doctest"
 
 compile() { "$CXX" -std=c++20 -O2 -Wall -Wextra -Icsrc -isystem "$BUILD/include" -c "$1" -o "$BUILD/${1//\//_}.o"; }
 export -f compile
+# shellcheck disable=SC2016  # $1 is for the inner shell
 find csrc/cpu -name '*.cpp' ! -name 'cpu_ops*' | cat - <(ls csrc/checkpoint/tensor.cpp tests/cpp/main.cpp tests/cpp/test_cpu*.cpp) |
   xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile "$1"' _ {}
 "$CXX" -static "$BUILD"/*.o -o "$BUILD/tests" -pthread
