@@ -6,8 +6,8 @@
 //   y   [T, N]  float32
 // Accumulates in float32, or exactly, in integers, within a group. How x is held, and so the error:
 //  - avx512vnni and avx512bf16, quantized W: 15-bit integers with one scale for every group (1 column) or 256 values
-//    (more): 5e-5 of ||y|| for Gaussian x. 5 to 8 columns of 4-bit W: 8-bit integers for every 32 values where those
-//    serve: 5e-3 of ||y||.
+//    (more): 5e-5 of ||y|| for Gaussian x. 5 to 8 columns of 4-bit W: 8-bit integers for every 32 values, but 15-bit
+//    ones where the error would be over 6e-3 of ||x||.
 //  - avx512bf16, bfloat16 W: bfloat16, 2e-3 of ||y||.
 //  - All others: float32.
 // W's biases multiply the sums of the x so rounded. The rest is within 1e-6 of |W| |x| per row. Every row is summed in

@@ -6,7 +6,7 @@
 // those with l are added, so the sum over a group is one exact integer.
 //
 // 5 to 8 columns are limited by arithmetic, not by memory. There, with 4-bit weights, x has a scale for every 32 values
-// and l is left out of 128 values unless their largest are far from the rest, see kCoarse.
+// and most blocks of 128 values do without l, see kCoarseError.
 //
 // One column: lane i of a zmm holds word i of 16 of a row. More columns: four rows at a time, 64 bytes of each, are
 // transposed within 128-bit lanes: word m of four holds in lane L the words 4 L + m of the four rows, and x is packed
@@ -35,10 +35,9 @@ constexpr std::int64_t kChunk = 256;    // values of x that meet a tile of rows 
 constexpr std::int64_t kTileRows = 32;  // a multiple of 4
 constexpr int kFineColumns = 4;         // up to here the memory is slower than products with both h and l
 
-/// 128 values do without l where the mean square of the largest of each 32 is at most kCoarse^2 times the mean square
-/// of the whole column. Their rounding error, a 1 / (127 sqrt 12) of the largest, is then at most 0.7 % of the norm of
-/// x; with Gaussian x it is 0.5 % and all do without.
-constexpr float kCoarse = 3.0F;
+/// What rounding to h alone may make of x's norm: as many blocks of 128 values as necessary have l too, the worst ones
+/// first. With Gaussian x it is 0.5 % and none has.
+constexpr float kCoarseError = 6e-3F;
 
 std::int64_t groups(const Matrix& w) { return w.k / w.group_size; }
 std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -59,7 +58,8 @@ struct OneColumn {
 /// Packed x of several columns, by chunks of 256 values of all columns. A chunk: per block (64 bytes of a row of W) and
 /// column its bytes h, each 32 bits four times (4 bits: the even values, then the odd ones); l likewise; per 4 groups
 /// and column the sums of x, each four times; then the scales: one for each column, or where `coarse`, per block and
-/// column 4, each four times. At the end a byte per block: 1 where l counts.
+/// column 4, each four times. At the end a byte per block: 1 where l counts;
+/// then room for the choice of these.
 struct Columns {
   Columns(const Matrix& w, int columns)
       : coarse(w.bits == 4 && columns > kFineColumns),
@@ -69,10 +69,12 @@ struct Columns {
         sums_at(2 * low_at),
         scales_at(sums_at + kChunk / w.group_size / 4 * columns * 64),
         chunk_bytes(round_up(scales_at + (coarse ? kChunk / block * columns * 64 : columns * 4), 64)),
+        blocks(round_up(w.k, kChunk) / block),
         fine_at(round_up(w.k, kChunk) / kChunk * chunk_bytes),
-        bytes(fine_at + round_up(w.k, kChunk) / block) {}
+        errors_at(round_up(fine_at + blocks, 64)),
+        bytes(errors_at + (coarse ? blocks * columns * 4 : 0)) {}
   bool coarse;
-  std::int64_t block, block_bytes, low_at, sums_at, scales_at, chunk_bytes, fine_at, bytes;
+  std::int64_t block, block_bytes, low_at, sums_at, scales_at, chunk_bytes, blocks, fine_at, errors_at, bytes;
 };
 
 /// The bits of the largest |x| of 32: of a NaN, if there is one.
@@ -181,21 +183,48 @@ PERSONAPLEX_AVX512 inline void spread(__m512i even, __m512i odd, std::byte* out)
   }
 }
 
-/// Which blocks need l, for one column: sets fine[block].
-PERSONAPLEX_AVX512 void find_fine(const Matrix& w, const float* x, std::byte* fine) {
+/// What each block of 128 values adds to the square of a column's relative error when it has no l, in error[block *
+/// columns]: values up to m are rounded to multiples of m / 127.
+PERSONAPLEX_AVX512 void coarse_errors(const Matrix& w, const float* x, int columns, float* error) {
   __m512 squares = _mm512_setzero_ps();
   for (std::int64_t i = 0; i < w.k; i += 16) {
     const __m512 v = _mm512_loadu_ps(x + i);
     squares = _mm512_fmadd_ps(v, v, squares);
   }
-  const float limit = 4.0F * kCoarse * kCoarse * _mm512_reduce_add_ps(squares) / static_cast<float>(w.k);
-  for (std::int64_t i = 0; i < w.k; i += 128) {
-    float largest = 0.0F;
+  const float norm = std::max(_mm512_reduce_add_ps(squares), 1e-30F);
+  for (std::int64_t i = 0; i < w.k; i += 128, error += columns) {
+    *error = 0.0F;
     for (std::int64_t part = i; part < std::min(i + 128, w.k); part += kPart) {
-      const float one = from_bits(largest_bits(x + part));
-      largest += one * one;
+      const float largest = from_bits(largest_bits(x + part));
+      *error += largest * largest / norm * (kPart / (12.0F * 127.0F * 127.0F));
     }
-    if (!(largest <= limit)) fine[i / 128] = std::byte{1};  // also where it is not a number
+  }
+}
+
+/// Chooses the blocks that have l, for all columns alike: fine[block] = 1 until every column's error is small enough.
+void choose_fine(std::int64_t blocks, int columns, const float* error, std::byte* fine) {
+  float left[kMaxColumns] = {};
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    for (int t = 0; t < columns; ++t) left[t] += error[b * columns + t];
+  }
+  for (;;) {
+    bool enough = true;  // a column with NaN never has
+    for (int t = 0; t < columns; ++t) enough = enough && left[t] <= kCoarseError * kCoarseError;
+    if (enough) return;
+    std::int64_t worst = -1;
+    float most = -1.0F;
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      if (fine[b] != std::byte{0}) continue;
+      float sum = 0.0F;
+      for (int t = 0; t < columns; ++t) sum += error[b * columns + t];
+      if (worst < 0 || sum > most) {
+        worst = b;
+        most = sum;
+      }
+    }
+    if (worst < 0) return;
+    fine[worst] = std::byte{1};
+    for (int t = 0; t < columns; ++t) left[t] -= error[worst * columns + t];
   }
 }
 
@@ -204,9 +233,11 @@ PERSONAPLEX_AVX512 void pack_columns(const Matrix& w, const float* x, int column
   constexpr int kParts = 16 / kBits;  // of a block
   const Columns at(w, columns);
   std::byte* fine = packed + at.fine_at;
-  std::memset(fine, at.coarse ? 0 : 1, static_cast<std::size_t>(at.bytes - at.fine_at));
+  std::memset(fine, at.coarse ? 0 : 1, static_cast<std::size_t>(at.blocks));
   if (at.coarse) {
-    for (int t = 0; t < columns; ++t) find_fine(w, x + t * w.k, fine);
+    auto* errors = reinterpret_cast<float*>(packed + at.errors_at);
+    for (int t = 0; t < columns; ++t) coarse_errors(w, x + t * w.k, columns, errors + t);
+    choose_fine((w.k + 127) / 128, columns, errors, fine);
   }
   const std::int64_t parts_per_group = w.group_size / kPart;
   for (std::int64_t first = 0; first < w.k; first += kChunk, packed += at.chunk_bytes) {
