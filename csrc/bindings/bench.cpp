@@ -30,14 +30,11 @@ std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megab
   return cpu::read_bandwidth(*pool, static_cast<std::size_t>(megabytes) * 1'000'000, passes);
 }
 
-cpu::Isa find_isa(const std::string& name) {
+cpu::Isa named_isa(const std::string& name) {
   if (name.empty()) return cpu::chosen_isa();
-  std::string known;
-  for (const cpu::Isa isa : cpu::supported_isas()) {
-    if (name == cpu::name_of(isa)) return isa;
-    known += (known.empty() ? "" : ", ") + std::string(cpu::name_of(isa));
-  }
-  bad_argument("time_case", "expected an instruction set of this machine (" + known + "), got '" + name + "'.");
+  if (const auto isa = cpu::find_isa(name)) return *isa;
+  bad_argument("time_case",
+               "expected an instruction set of this machine (" + cpu::supported_names() + "), got '" + name + "'.");
 }
 
 std::vector<ops::Case> frame_cases(int bits, int kv_bits, int context, int columns) {
@@ -54,7 +51,7 @@ std::vector<ops::Case> frame_cases(int bits, int kv_bits, int context, int colum
 // Microseconds of each of `repeats` calls.
 std::vector<double> time_case(const ops::Case& what, const std::string& instruction_set, int threads, int repeats) {
   if (threads < 0 || repeats < 1) bad_argument("time_case", "expected threads of 0 or more and repeats of 1 or more.");
-  const cpu::Isa isa = find_isa(instruction_set);
+  const cpu::Isa isa = named_isa(instruction_set);
   const Unlocked unlocked;
   cpu::CpuOps ops(isa, threads);
   const std::size_t bytes = ops::CaseRun::bytes(what);

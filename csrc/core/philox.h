@@ -30,15 +30,19 @@ inline float exponential(std::uint32_t x) {
   return -std::log1p(-(static_cast<float>((1U << 24) - 1 - n) + 0.5F) * 0x1p-24F);
 }
 
-/// Exp(1) noise q for every index of one stream (0 text, 1.. the audio rows) of one frame, out [count] float32.
-/// counter = (index / 4, stream, frame low, frame high), key = seed, lane = index % 4; q = exponential(x). The token
-/// drawn is the argmax of p / q.
+/// The random words of indices 4 * block .. 4 * block + 3 of one stream (0 text, 1.. the audio rows) of one frame:
+/// counter = (block, stream, frame low, frame high), key = seed, lane = index % 4.
+inline std::array<std::uint32_t, 4> noise_words(std::uint64_t seed, std::uint64_t frame, std::uint32_t stream,
+                                                std::uint32_t block) {
+  return philox4x32({block, stream, static_cast<std::uint32_t>(frame), static_cast<std::uint32_t>(frame >> 32)},
+                    {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+}
+
+/// Exp(1) noise q = exponential(x) for every index of one stream of one frame, out [count] float32. The token drawn is
+/// the argmax of p / q.
 inline void exponential_noise(std::uint64_t seed, std::uint64_t frame, std::uint32_t stream, float* out, int count) {
-  const std::array<std::uint32_t, 2> key = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   for (int i = 0; i < count; i += 4) {
-    const auto words = philox4x32({static_cast<std::uint32_t>(i / 4), stream, static_cast<std::uint32_t>(frame),
-                                   static_cast<std::uint32_t>(frame >> 32)},
-                                  key);
+    const auto words = noise_words(seed, frame, stream, static_cast<std::uint32_t>(i / 4));
     for (int lane = 0; lane < 4 && i + lane < count; ++lane) {
       out[i + lane] = exponential(words[static_cast<std::size_t>(lane)]);
     }

@@ -7,6 +7,7 @@
 
 #include "checkpoint/bf16.h"
 #include "core/error.h"
+#include "core/rotary.h"
 #include "cpu/cpu_weights.h"
 #include "cpu/sampling.h"
 
@@ -179,7 +180,11 @@ void CpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place id
 
 const float* CpuOps::normalized(const ops::Norm& norm, const float* x, int columns, std::int64_t k) {
   if (norm.weight == nullptr) return x;
-  float* out = normed_.floats();
+  normalize(norm, x, columns, k, normed_.floats());
+  return normed_.floats();
+}
+
+void CpuOps::normalize(const ops::Norm& norm, const float* x, int columns, std::int64_t k, float* out) const {
   for (int t = 0; t < columns; ++t) {
     if (norm.bias == nullptr) {
       pointwise_.rms_norm(x + t * k, values_of(norm.weight), k, out + t * k);
@@ -187,7 +192,6 @@ const float* CpuOps::normalized(const ops::Norm& norm, const float* x, int colum
       pointwise_.layer_norm(x + t * k, values_of(norm.weight), values_of(norm.bias), k, out + t * k);
     }
   }
-  return out;
 }
 
 template <typename Body>
@@ -304,10 +308,7 @@ const float* CpuOps::rotation(const ops::Column* at, int columns, int head_dim, 
   if (known) return cosines;
   for (std::size_t t = 0; t < count; ++t) {
     for (std::size_t i = 0; i < half; ++i) {
-      // The reference multiplies in float32; the product decides what large positions rotate by.
-      const auto frequency = static_cast<float>(
-          std::exp(-std::log(static_cast<double>(max_period)) * 2.0 * static_cast<double>(i) / head_dim));
-      const double angle = frequency * static_cast<float>(at[t].position);
+      const double angle = rotary_angle(at[t].position, static_cast<int>(i), head_dim, max_period);
       cosines[t * half + i] = static_cast<float>(std::cos(angle));
       sines[t * half + i] = static_cast<float>(std::sin(angle));
     }
@@ -388,15 +389,7 @@ void CpuOps::attend(ops::Place q, const ops::Ring& ring, ops::Place at, int colu
 void CpuOps::norm(const ops::Norm& norm, ops::Place x, int columns, ops::Place y) {
   ++calls_;
   const auto dim = static_cast<std::int64_t>(as<VectorWeight>(*norm.weight).values.size());
-  for (int t = 0; t < columns; ++t) {
-    const float* from = x.as<float>() + t * dim;
-    float* to = y.as<float>() + t * dim;
-    if (norm.bias == nullptr) {
-      pointwise_.rms_norm(from, values_of(norm.weight), dim, to);
-    } else {
-      pointwise_.layer_norm(from, values_of(norm.weight), values_of(norm.bias), dim, to);
-    }
-  }
+  normalize(norm, x.as<float>(), columns, dim, y.as<float>());
 }
 
 void CpuOps::sample(ops::Place logits, int n, ops::Place draw, int stream, ops::Place token) {

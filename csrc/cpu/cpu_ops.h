@@ -64,6 +64,8 @@ class CpuOps : public ops::Ops {
  private:
   /// x, normalized where a norm is given: [columns, k].
   const float* normalized(const ops::Norm& norm, const float* x, int columns, std::int64_t k);
+  /// out [columns, k] = norm(x); out may be x.
+  void normalize(const ops::Norm& norm, const float* x, int columns, std::int64_t k, float* out) const;
   /// Runs body(begin, end) over rows of a matrix, in chunks of a size that suits its bytes.
   template <typename Body>
   void over_rows(const Matrix& m, std::int64_t rows, Body&& body);

@@ -65,16 +65,25 @@ std::vector<Isa> supported_isas() {
   return out;
 }
 
-Isa chosen_isa() {
-  const std::vector<Isa> have = supported_isas();
-  const char* asked = std::getenv("PERSONAPLEX_CPU");
-  if (asked == nullptr || *asked == '\0') return have.back();
-  std::string list;
-  for (const Isa isa : have) {
-    if (name_of(isa) == std::string(asked)) return isa;
-    list += (list.empty() ? "" : ", ") + std::string(name_of(isa));
+std::string supported_names() {
+  std::string names;
+  for (const Isa isa : supported_isas()) names += (names.empty() ? "" : ", ") + std::string(name_of(isa));
+  return names;
+}
+
+std::optional<Isa> find_isa(const std::string& name) {
+  for (const Isa isa : supported_isas()) {
+    if (name == name_of(isa)) return isa;
   }
-  throw DeviceError("[PERSONAPLEX_CPU] expected one of " + list + " on this machine, got '" + asked + "'.");
+  return std::nullopt;
+}
+
+Isa chosen_isa() {
+  const char* asked = std::getenv("PERSONAPLEX_CPU");
+  if (asked == nullptr || *asked == '\0') return supported_isas().back();
+  if (const auto isa = find_isa(asked)) return *isa;
+  throw DeviceError("[PERSONAPLEX_CPU] expected one of " + supported_names() + " on this machine, got '" + asked +
+                    "'.");
 }
 
 }  // namespace personaplex::cpu

@@ -52,9 +52,7 @@ class Noise {
   Noise(const ops::Draw& draw, int stream) : draw_(draw), stream_(static_cast<std::uint32_t>(stream)) {}
   float operator()(int index) {
     if (const int block = index / 4; block != block_) {
-      words_ = philox4x32({static_cast<std::uint32_t>(block), stream_, static_cast<std::uint32_t>(draw_.frame),
-                           static_cast<std::uint32_t>(draw_.frame >> 32)},
-                          {static_cast<std::uint32_t>(draw_.seed), static_cast<std::uint32_t>(draw_.seed >> 32)});
+      words_ = noise_words(draw_.seed, draw_.frame, stream_, static_cast<std::uint32_t>(block));
       block_ = block;
     }
     return exponential(words_[static_cast<std::size_t>(index % 4)]);

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "core/error.h"
+#include "engine/engine.h"
 
 namespace personaplex {
 
@@ -34,6 +36,34 @@ TensorView take_tensor(std::map<std::string, TensorView>& in, const std::string&
     throw WeightsError("[Snapshot.load] " + name + " holds NaN or infinity.");
   }
   return t;
+}
+
+NamedTensor position_tensor(const std::string& name, std::int64_t position) {
+  OwnedTensor t = allocate_tensor(DType::kI64, {1});
+  std::memcpy(t.mutable_data, &position, sizeof position);
+  return {name, t.view};
+}
+
+std::int64_t take_position(std::map<std::string, TensorView>& in, const std::string& name) {
+  std::int64_t position = 0;
+  std::memcpy(&position, take_tensor(in, name, DType::kI64, {1}).data, sizeof position);
+  if (position < 0 || position >= kMaxPosition) {
+    throw WeightsError("[Snapshot.load] " + name + ": expected 0 to 2^40, got " + std::to_string(position) + ".");
+  }
+  return position;
+}
+
+void check_codec_position(const std::string& prefix, std::int64_t position) {
+  if (position % 2 != 0) {
+    throw WeightsError("[Snapshot.load] " + prefix + ".ring.position: expected two positions a frame, got " +
+                       std::to_string(position) + ".");
+  }
+}
+
+void check_all_taken(const std::map<std::string, TensorView>& rest) {
+  if (!rest.empty()) {
+    throw WeightsError("[Snapshot.load] tensor " + rest.begin()->first + " belongs to no state of this model.");
+  }
 }
 
 }  // namespace personaplex

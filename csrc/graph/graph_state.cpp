@@ -1,7 +1,6 @@
 // csrc/graph/graph_state.cpp: a state as named tensors and back.
 #include "graph/graph_state.h"
 
-#include "core/error.h"
 #include "engine/take_tensor.h"
 #include "graph/arrays.h"
 
@@ -31,10 +30,7 @@ void save_codec(const std::string& prefix, const CodecState& state, std::vector<
 void load_codec(const std::string& prefix, CodecState& state, Tensors& in) {
   state.ring.load(prefix + ".ring", in);
   const std::int64_t position = state.ring.position();
-  if (position % 2 != 0) {
-    throw WeightsError("[Snapshot.load] " + prefix + ".ring.position: expected two positions a frame, got " +
-                       std::to_string(position) + ".");
-  }
+  check_codec_position(prefix, position);
   for_each_carry(prefix, state, [&](const std::string& name, Carry& carry) {
     if (!carry) return;
     if (position == 0) {
@@ -64,9 +60,7 @@ void GraphState::load(const std::map<std::string, TensorView>& tensors) {
   load_codec("encoder", encoder, rest);
   load_codec("decoder", decoder, rest);
   temporal.load("temporal", rest);
-  if (!rest.empty()) {
-    throw WeightsError("[Snapshot.load] tensor " + rest.begin()->first + " belongs to no state of this model.");
-  }
+  check_all_taken(rest);
 }
 
 std::size_t GraphState::nbytes() const {

@@ -84,9 +84,7 @@ array append(const array& cache, const array& k_new, const array& slot) {
 
 void KvRing::save(const std::string& prefix, std::vector<NamedTensor>& out) const {
   const auto filled = static_cast<int>(std::min<std::int64_t>(position_, allocated_));
-  OwnedTensor position = allocate_tensor(DType::kI64, {1});
-  *reinterpret_cast<std::int64_t*>(position.mutable_data) = position_;
-  out.push_back({prefix + ".position", position.view});
+  out.push_back(position_tensor(prefix + ".position", position_));
   if (filled == 0) return;
   for (std::size_t i = 0; i < k.size(); ++i) {
     out.push_back({prefix + ".k." + std::to_string(i), to_host(op::narrow(k[i], 2, 0, filled))});
@@ -95,12 +93,7 @@ void KvRing::save(const std::string& prefix, std::vector<NamedTensor>& out) cons
 }
 
 void KvRing::load(const std::string& prefix, std::map<std::string, TensorView>& in) {
-  std::int64_t position = 0;
-  std::memcpy(&position, take_tensor(in, prefix + ".position", DType::kI64, {1}).data, sizeof position);
-  if (position < 0 || position >= kMaxPosition) {
-    throw WeightsError("[Snapshot.load] " + prefix + ".position: expected 0 to 2^40, got " + std::to_string(position) +
-                       ".");
-  }
+  const std::int64_t position = take_position(in, prefix + ".position");
   const auto filled = static_cast<int>(std::min<std::int64_t>(position, slots_));
   if (filled > 0) {
     grow(filled);

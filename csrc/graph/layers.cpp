@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core/rotary.h"
 #include "graph/arrays.h"
 
 namespace personaplex::graph {
@@ -58,10 +59,7 @@ Rope rope_table(std::int64_t first, int count, int head_dim, float max_period) {
   std::vector<float> cosines, sines;
   for (int t = 0; t < count; ++t) {
     for (int i = 0; i < half; ++i) {
-      // The reference multiplies in float32; the product decides what large positions rotate by.
-      const auto frequency =
-          static_cast<float>(std::exp(-std::log(static_cast<double>(max_period)) * 2.0 * i / head_dim));
-      const double angle = frequency * static_cast<float>(first + t);
+      const double angle = rotary_angle(first + t, i, head_dim, max_period);
       cosines.push_back(static_cast<float>(std::cos(angle)));
       sines.push_back(static_cast<float>(std::sin(angle)));
     }

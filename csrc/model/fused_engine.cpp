@@ -2,9 +2,9 @@
 #include "model/fused_engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 
+#include "core/stopwatch.h"
 #include "cpu/cpu_ops.h"
 #include "model/depformer.h"
 #include "model/fused_state.h"
@@ -14,12 +14,6 @@
 namespace personaplex {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double milliseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 FusedState& fused(EngineState& state) { return static_cast<FusedState&>(state); }
 
@@ -51,7 +45,6 @@ class FusedEngine : public Engine {
   /// Calls pass(begin, count) for the stretches of `total` columns that go through together.
   static void in_passes(std::size_t total, int largest, const std::function<void(std::size_t begin, int count)>& pass);
   void prefill(KvRings& rings, int count);
-  Probe depformer_logits(std::size_t rows) const;
   std::size_t dim() const { return static_cast<std::size_t>(config_.dim); }
 
   Config config_;
@@ -143,7 +136,7 @@ void FusedEngine::prefill_embeddings(EngineState& state, std::span<const float> 
 
 FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
                               Probe* probe, StepTiming* timing) {
-  const auto start = Clock::now();
+  const Stopwatch stopwatch;
   KvRings& rings = fused(state).temporal;
   put_ids({&input.column, 1});
   for (std::size_t i = 0; i < draws_.size(); ++i) {
@@ -162,10 +155,10 @@ FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const
     temporal_.forward(x_.at(), rings, columns_.at(), 1);
     temporal_.head(x_.at(), 1, hidden_.at(), text_logits_.at());
     ops_->sample(text_logits_.at(), config_.text_card, draws_.at(), 0, tokens_.at());
-    if (timing != nullptr) timing->temporal_ms = milliseconds_since(start);
+    if (timing != nullptr) timing->temporal_ms = stopwatch.ms();
     depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at());
   }
-  if (timing != nullptr) timing->depformer_ms = milliseconds_since(start) - timing->temporal_ms;
+  if (timing != nullptr) timing->depformer_ms = stopwatch.ms() - timing->temporal_ms;
   if (probe != nullptr) {
     (*probe)["hidden"] = copy_floats(hidden_.at(), {config_.dim});
     (*probe)["text_logits"] = copy_floats(text_logits_.at(), {config_.text_card});

@@ -1,7 +1,7 @@
 // csrc/model/fused_state.cpp: a state as named tensors and back, and its copy.
 #include "model/fused_state.h"
 
-#include "core/error.h"
+#include "engine/take_tensor.h"
 
 namespace personaplex {
 
@@ -26,9 +26,7 @@ void FusedState::load(const std::map<std::string, TensorView>& tensors) {
   encoder.load("encoder", rest);
   decoder.load("decoder", rest);
   temporal.load("temporal", rest);
-  if (!rest.empty()) {
-    throw WeightsError("[Snapshot.load] tensor " + rest.begin()->first + " belongs to no state of this model.");
-  }
+  check_all_taken(rest);
 }
 
 std::size_t FusedState::nbytes() const { return temporal.nbytes() + encoder.nbytes() + decoder.nbytes(); }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/error.h"
 #include "engine/take_tensor.h"
 
 namespace personaplex {
@@ -101,9 +100,7 @@ void KvRings::for_each_stretch(int layer, const Side& side, Visit visit) const {
 }
 
 void KvRings::save(const std::string& prefix, std::vector<NamedTensor>& out) const {
-  OwnedTensor position = allocate_tensor(DType::kI64, {1});
-  std::memcpy(position.mutable_data, &position_, sizeof position_);
-  out.push_back({prefix + ".position", position.view});
+  out.push_back(position_tensor(prefix + ".position", position_));
   if (filled() == 0) return;
   for (int i = 0; i < shape_.layers; ++i) {
     for (const Side& side : sides()) {
@@ -118,13 +115,7 @@ void KvRings::save(const std::string& prefix, std::vector<NamedTensor>& out) con
 }
 
 void KvRings::load(const std::string& prefix, std::map<std::string, TensorView>& in) {
-  std::int64_t position = 0;
-  std::memcpy(&position, take_tensor(in, prefix + ".position", DType::kI64, {1}).data, sizeof position);
-  if (position < 0 || position >= kMaxPosition) {
-    throw WeightsError("[Snapshot.load] " + prefix + ".position: expected 0 to 2^40, got " + std::to_string(position) +
-                       ".");
-  }
-  position_ = position;
+  position_ = take_position(in, prefix + ".position");
   for (int slot = 0; slot < filled(); slot += ops::kRingPage) own_page(slot);
   for (int i = 0; filled() > 0 && i < shape_.layers; ++i) {
     for (const Side& side : sides()) {

@@ -3,7 +3,6 @@
 
 #include <cstring>
 
-#include "core/error.h"
 #include "engine/take_tensor.h"
 #include "model/probes.h"
 
@@ -54,10 +53,7 @@ void CodecState::load(const std::string& prefix, std::map<std::string, TensorVie
       take_tensor(in, prefix + ".resample", DType::kF32, {static_cast<std::int64_t>(resample.carried)});
   std::memcpy(resample.values.data(), t.data, t.nbytes());
   rings.load(prefix + ".ring", in);
-  if (rings.position() % static_cast<std::int64_t>(kColumns) != 0) {
-    throw WeightsError("[Snapshot.load] " + prefix + ".ring.position: expected two positions a frame, got " +
-                       std::to_string(rings.position()) + ".");
-  }
+  check_codec_position(prefix, rings.position());
 }
 
 void CodecState::advance() {

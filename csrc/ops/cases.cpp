@@ -88,9 +88,9 @@ void language_model(Table& t, const Config& c, int bits, int kv_bits, int contex
   t.product("text head", 1, 1, c.text_card, c.dim, 16, Epilogue::kStore);
   t.plain(Op::kSample, "text token", 1, c.text_card, 25);
   const int steps = c.codebooks(), d = c.depformer_dim, all = steps * c.depformer_num_layers;
-  t.product("depformer in", steps, 1, d, c.dim, bits, Epilogue::kStore);
+  t.product("depformer in", steps, 1, d, c.dim, bits, Epilogue::kAdd);
   t.qkv("depformer in_proj", all, 1, c.depformer_num_heads, c.depformer_head_dim(), bits, steps);
-  t.attend("depformer attention", all, 1, c.depformer_num_heads, c.depformer_head_dim(), steps, 32);
+  t.attend("depformer attention", all, 1, c.depformer_num_heads, c.depformer_head_dim(), steps, 16);
   t.product("depformer out_proj", all, 1, d, d, bits, Epilogue::kAdd);
   t.product("depformer linear_in", all, 1, 2 * c.depformer_ffn_hidden(), d, bits, Epilogue::kSwiglu);
   t.product("depformer linear_out", all, 1, d, c.depformer_ffn_hidden(), bits, Epilogue::kAdd);

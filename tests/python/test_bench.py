@@ -53,12 +53,13 @@ def test_the_floor_is_bytes_over_bandwidth(measured):
     assert result["bandwidth_gb_per_s"] > 0
     floor = result["parts"]["total"]["bytes"] / result["bandwidth_gb_per_s"] / 1e6
     assert result["floor_ms"] == pytest.approx(floor, abs=0.01)
-    # Rounds' medians against the median of all frames; tiny weights stay in caches, so there is no bound at 1.
+    # Rounds' medians against the median of all frames: on a busy machine far apart, but a wrong unit is farther.
+    # Tiny weights stay in caches, so there is no bound at 1.
     total, lm = result["parts"]["total"], [result["parts"][part] for part in ("temporal", "depformer")]
-    assert result["floor_ratio"] == pytest.approx(total["p50_ms"] / floor, rel=0.5)
+    assert 0.25 < result["floor_ratio"] / (total["p50_ms"] / floor) < 4
     rate = sum(part["bytes"] for part in lm) / sum(part["p50_ms"] for part in lm) / 1e6
-    assert result["fraction_of_bandwidth"] == pytest.approx(rate / result["bandwidth_gb_per_s"], rel=0.5)
-    assert result["real_time_factor"] == pytest.approx(result["parts"]["total"]["p50_ms"] / 80, rel=0.5)
+    assert 0.25 < result["fraction_of_bandwidth"] / (rate / result["bandwidth_gb_per_s"]) < 4
+    assert 0.25 < result["real_time_factor"] / (total["p50_ms"] / 80) < 4
     assert 0.02 < result["peak_rss_gb"] < 2
 
 
@@ -66,7 +67,8 @@ def test_a_comparison_names_its_dtype_and_its_ratio(measured):
     compare = measured[0]["compare"]
     assert compare["dtype"] == min(compare["depformer_ms"], key=compare["depformer_ms"].get)
     assert set(compare["depformer_ms"]) == {"float32", "bfloat16"}
-    assert compare["ratio"] == pytest.approx(compare["p50_ms"] / compare["ours_p50_ms"], abs=0.01)
+    # Times are written to the microsecond: a tiny model's frame takes few hundred of them.
+    assert compare["ratio"] == pytest.approx(compare["p50_ms"] / compare["ours_p50_ms"], rel=0.01)
     assert (compare["how"], compare["context"]) == ("in turns", 30)
 
 
