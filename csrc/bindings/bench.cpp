@@ -40,10 +40,10 @@ cpu::Isa named_isa(const std::string& name) {
 std::vector<ops::Case> frame_cases(int bits, int kv_bits, int context, int columns) {
   const bool known = (bits == 4 || bits == 8 || bits == 16) && (kv_bits == 8 || kv_bits == 16);
   if (!known || context < 1 || context > kMaxContext || columns < 1 || columns > kMaxColumns) {
-    bad_argument("frame_cases",
-                 "expected bits 4, 8 or 16, kv_bits 8 or 16, a context of 1 or more and 1 to 8 columns, got " +
-                     std::to_string(bits) + ", " + std::to_string(kv_bits) + ", " + std::to_string(context) + " and " +
-                     std::to_string(columns) + ".");
+    bad_argument("frame_cases", "expected bits 4, 8 or 16, kv_bits 8 or 16, a context of 1 or more and 1 to " +
+                                    std::to_string(kMaxColumns) + " columns, got " + std::to_string(bits) + ", " +
+                                    std::to_string(kv_bits) + ", " + std::to_string(context) + " and " +
+                                    std::to_string(columns) + ".");
   }
   return ops::frame_cases(bits, kv_bits, context, columns);
 }

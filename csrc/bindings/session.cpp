@@ -197,7 +197,7 @@ void register_session(nb::module_& m) {
             session.seed = seed;
           })
       .def("prompt", &prompt, nb::arg("voice_embeddings") = nb::none(), nb::arg("voice_cache") = nb::none(),
-           nb::arg("voice_codes") = nb::none(), nb::arg("text_tokens") = nb::tuple(), nb::arg("chunk") = 8,
+           nb::arg("voice_codes") = nb::none(), nb::arg("text_tokens") = nb::tuple(), nb::arg("chunk") = kMaxColumns,
            nb::arg("progress") = nb::none())
       .def("step", &step, nb::arg("pcm"), nb::arg("text_token") = nb::none())
       .def("step_codes", &step_codes, nb::arg("user_codes"), nb::arg("decode") = true)

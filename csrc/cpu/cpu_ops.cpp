@@ -195,14 +195,15 @@ void CpuOps::normalize(const ops::Norm& norm, const float* x, int columns, std::
 }
 
 template <typename Body>
-void CpuOps::over_rows(const Matrix& m, std::int64_t rows, Body&& body) {
+void CpuOps::over_rows(const Matrix& m, std::int64_t rows, int columns, Body&& body) {
   // Several chunks a thread, so that one that is held up does not hold up the rest; large enough to be worth handing
-  // out, small enough that the last ones end together.
+  // out, small enough that the last ones end together. The first rows of a chunk wait for memory, which products with
+  // many columns otherwise do not: theirs are larger.
   constexpr std::int64_t kSmallest = 64 << 10;
-  constexpr std::int64_t kLargest = 256 << 10;
+  const std::int64_t largest = columns <= 8 ? 256 << 10 : 512 << 10;
   const int threads = pool_->threads();
   const std::int64_t row_bytes = std::max<std::int64_t>(1, static_cast<std::int64_t>(m.nbytes()) / rows);
-  const std::int64_t bytes = std::clamp(row_bytes * rows / (16 * threads), kSmallest, kLargest);
+  const std::int64_t bytes = std::clamp(row_bytes * rows / (16 * threads), kSmallest, largest);
   const std::int64_t chunk = std::clamp((bytes / row_bytes + 7) / 8 * 8, std::int64_t{8}, kChunkRows);
   const auto chunks = static_cast<int>((rows + chunk - 1) / chunk);
   pool_->run(chunks, [&](int i) {
@@ -225,11 +226,11 @@ void CpuOps::project_matrix(const Matrix& m, const float* x, int columns, const 
   matmul_.pack(m, normalized(how.norm, x, columns, m.k), columns, packed);
   switch (how.epilogue) {
     case ops::Epilogue::kStore:
-      over_rows(m, m.n,
+      over_rows(m, m.n, columns,
                 [&](std::int64_t begin, std::int64_t end) { matmul_.rows(m, packed, columns, begin, end, y, m.n); });
       break;
     case ops::Epilogue::kAdd:
-      over_rows(m, m.n, [&](std::int64_t begin, std::int64_t end) {
+      over_rows(m, m.n, columns, [&](std::int64_t begin, std::int64_t end) {
         float part[kMaxColumns * kChunkRows];
         const std::int64_t count = end - begin;
         const float* scale = values_of(how.scale);
@@ -241,7 +242,7 @@ void CpuOps::project_matrix(const Matrix& m, const float* x, int columns, const 
       break;
     case ops::Epilogue::kSwiglu: {
       const std::int64_t half = m.n / 2;
-      over_rows(m, half, [&](std::int64_t begin, std::int64_t end) {
+      over_rows(m, half, columns, [&](std::int64_t begin, std::int64_t end) {
         float gate[kMaxColumns * kChunkRows];
         float value[kMaxColumns * kChunkRows];
         const std::int64_t count = end - begin;
@@ -254,7 +255,7 @@ void CpuOps::project_matrix(const Matrix& m, const float* x, int columns, const 
       break;
     }
     case ops::Epilogue::kGelu:
-      over_rows(m, m.n, [&](std::int64_t begin, std::int64_t end) {
+      over_rows(m, m.n, columns, [&](std::int64_t begin, std::int64_t end) {
         matmul_.rows(m, packed, columns, begin, end, y, m.n);
         for (int t = 0; t < columns; ++t) {
           pointwise_.gelu(y + t * m.n + begin, end - begin, y + t * m.n + begin);

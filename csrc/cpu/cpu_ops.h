@@ -68,7 +68,7 @@ class CpuOps : public ops::Ops {
   void normalize(const ops::Norm& norm, const float* x, int columns, std::int64_t k, float* out) const;
   /// Runs body(begin, end) over rows of a matrix, in chunks of a size that suits its bytes.
   template <typename Body>
-  void over_rows(const Matrix& m, std::int64_t rows, Body&& body);
+  void over_rows(const Matrix& m, std::int64_t rows, int columns, Body&& body);
   /// A product of the codec, all its tiles.
   void gemm(const Panels& w, const Windows& in, int rows, const GemmOutput& out);
   void project_matrix(const Matrix& m, const float* x, int columns, const ops::Product& how, float* y);

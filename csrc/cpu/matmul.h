@@ -1,16 +1,16 @@
-// csrc/cpu/matmul.h: y = W x for 1 to 8 columns, W in the checkpoint's own layout; one implementation per instruction
+// csrc/cpu/matmul.h: y = W x for 1 to 32 columns, W in the checkpoint's own layout; one implementation per instruction
 // set.
 //
 //   W   [N, K]  4-bit or 8-bit affine (w = scale * q + bias per group of 32 or 64 along K), or bfloat16
-//   x   [T, K]  float32, T <= 8;  K a multiple of the group (quantized) or anything (bfloat16)
+//   x   [T, K]  float32, T <= kMaxColumns;  K a multiple of the group (quantized) or anything (bfloat16)
 //   y   [T, N]  float32
 // Accumulates in float32, or exactly, in integers, within a group. How x is held, and so the error:
-//  - avx512vnni and avx512bf16, quantized W: 15-bit integers with one scale for every group (1 column) or 256 values
-//    (more): 5e-5 of ||y|| for Gaussian x. 5 to 8 columns of 4-bit W: 8-bit integers for every 32 values, but 15-bit
-//    ones where the error would be over 6e-3 of ||x||.
+//  - avx512vnni and avx512bf16, quantized W: 15-bit integers with one scale for every group (1 to 4 columns) or 32
+//    values (more): 5e-5 of ||y|| for Gaussian x. More than 4 columns of 4-bit W: 8-bit integers, but 15-bit ones where
+//    the error would be over 6e-3 of ||x||.
 //  - avx512bf16, bfloat16 W: bfloat16, 2e-3 of ||y||.
 //  - All others: float32.
-// W's biases multiply the sums of the x so rounded. The rest is within 1e-6 of |W| |x| per row. Every row is summed in
+// W's biases multiply the sums of the x so rounded. The rest is within 2e-6 of |W| |x| per row. Every row is summed in
 // one fixed order: results do not depend on how rows are split. Splits at multiples of 32 rows are the fastest.
 #pragma once
 

@@ -4,6 +4,7 @@
 // bits values, rows of 8 floats, row j = x[(32 / bits) * word + j]. Two rows of W share the loads of x. A group of 64
 // (4-bit) is one such block; of 32, half of one: scales are spread over the lanes of their group.
 #include "cpu/matmul.h"
+#include "cpu/matmul_by_columns.h"
 
 #if defined(__x86_64__)
 
@@ -175,10 +176,10 @@ void rows_of(const Matrix& w, const float* x, std::int64_t begin, std::int64_t e
 
 void rows(const Matrix& w, const std::byte* packed, int columns, std::int64_t begin, std::int64_t end, float* y,
           std::int64_t stride) {
-  using Rows = void (*)(const Matrix&, const float*, std::int64_t, std::int64_t, float*, std::int64_t);
-  static constexpr Rows by_columns[kMaxColumns] = {rows_of<1>, rows_of<2>, rows_of<3>, rows_of<4>,
-                                                   rows_of<5>, rows_of<6>, rows_of<7>, rows_of<8>};
-  by_columns[columns - 1](w, reinterpret_cast<const float*>(packed), begin, end, y, stride);
+  by_columns(w, columns, begin, end, [&](int first, auto count, std::int64_t n, std::int64_t last) {
+    const float* x = reinterpret_cast<const float*>(packed) + first * column_floats(w);
+    rows_of<count()>(w, x, n, last, y + first * stride, stride);
+  });
 }
 
 }  // namespace

@@ -11,6 +11,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/matmul_by_columns.h"
+
 // A template has one target for all its instantiations: this is the larger one's. Only Bf16's functions say an
 // instruction of AVX512_BF16, and compilers do not come up with one by themselves.
 #define PERSONAPLEX_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
@@ -143,29 +145,28 @@ template <typename X>
 void float_rows(const Matrix& w, const std::byte* packed, int columns, std::int64_t begin, std::int64_t end, float* y,
                 std::int64_t stride) {
   if (columns == 1) return one_column<X>(w, packed, begin, end, y);
-  using Rows = void (*)(const Matrix&, const std::byte*, std::int64_t, std::int64_t, float*, std::int64_t);
-  static constexpr Rows by_columns[] = {several<X, 2>, several<X, 3>, several<X, 4>, several<X, 5>,
-                                        several<X, 6>, several<X, 7>, several<X, 8>};
-  static_assert(kMaxColumns == 8);
-  by_columns[columns - 2](w, packed, begin, end, y, stride);
+  by_columns(w, columns, begin, end, [&](int first, auto count, std::int64_t n, std::int64_t last) {
+    several<X, count()>(w, packed + first * column_bytes<X>(w), n, last, y + first * stride, stride);
+  });
 }
 
 template <typename X>
 std::size_t packed_bytes(const Matrix& w, int columns) {
-  if (w.quantized()) return avx512::quantized_packed_bytes(w, columns);
-  return static_cast<std::size_t>(column_bytes<X>(w) * columns);
+  if (!w.quantized()) return static_cast<std::size_t>(column_bytes<X>(w) * columns);
+  return (columns <= avx512::kFewColumns ? avx512::few_packed_bytes : avx512::many_packed_bytes)(w, columns);
 }
 
 template <typename X>
 void pack(const Matrix& w, const float* x, int columns, std::byte* packed) {
-  w.quantized() ? avx512::quantized_pack(w, x, columns, packed) : float_pack<X>(w, x, columns, packed);
+  if (!w.quantized()) return float_pack<X>(w, x, columns, packed);
+  (columns <= avx512::kFewColumns ? avx512::few_pack : avx512::many_pack)(w, x, columns, packed);
 }
 
 template <typename X>
 void rows(const Matrix& w, const std::byte* packed, int columns, std::int64_t begin, std::int64_t end, float* y,
           std::int64_t stride) {
-  w.quantized() ? avx512::quantized_rows(w, packed, columns, begin, end, y, stride)
-                : float_rows<X>(w, packed, columns, begin, end, y, stride);
+  if (!w.quantized()) return float_rows<X>(w, packed, columns, begin, end, y, stride);
+  (columns <= avx512::kFewColumns ? avx512::few_rows : avx512::many_rows)(w, packed, columns, begin, end, y, stride);
 }
 
 template <typename X>

@@ -22,6 +22,16 @@ namespace {
 // Spins before a worker goes to sleep: about a millisecond, longer than any gap inside a step.
 constexpr int kSpins = 20000;
 
+// A ticket: 24 bits of epoch, 20 of how many chunks it has, 20 of which is next.
+constexpr int kChunkBits = 20;
+constexpr std::uint64_t kChunkMask = (std::uint64_t{1} << kChunkBits) - 1;
+
+std::uint64_t make_ticket(std::uint32_t epoch, int chunks) {
+  return std::uint64_t{epoch} << (2 * kChunkBits) | static_cast<std::uint64_t>(chunks) << kChunkBits;
+}
+
+std::uint32_t epoch_of(std::uint64_t ticket) { return static_cast<std::uint32_t>(ticket >> (2 * kChunkBits)); }
+
 void pause_briefly() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -86,8 +96,8 @@ void Pool::start(int threads) {
 
 void Pool::stop() {
   stop_ = true;
-  chunks_ = 0;
-  ticket_.store(std::uint64_t{++epoch_} << 32);
+  epoch_ = epoch_of(make_ticket(epoch_ + 1, 0));
+  ticket_.store(make_ticket(epoch_, 0));
   ticket_.notify_all();
   for (auto& worker : workers_) worker.join();
   workers_.clear();
@@ -119,9 +129,8 @@ std::shared_ptr<Pool> process_pool(int threads) {
 void Pool::work(std::uint32_t epoch) {
   for (;;) {
     std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
-    const std::uint32_t chunks = chunks_.load(std::memory_order_relaxed);
-    const auto chunk = static_cast<std::uint32_t>(ticket);
-    if (static_cast<std::uint32_t>(ticket >> 32) != epoch || chunk >= chunks) return;
+    const std::uint64_t chunk = ticket & kChunkMask;
+    if (epoch_of(ticket) != epoch || chunk >= (ticket >> kChunkBits & kChunkMask)) return;
     // Taking a chunk proves that this epoch is open: run() cannot return, nor its context die, before done_ counts it.
     if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
     function_.load(std::memory_order_relaxed)(context_.load(std::memory_order_relaxed), static_cast<int>(chunk));
@@ -135,7 +144,7 @@ void Pool::loop() {
   for (;;) {
     std::uint64_t ticket = 0;
     for (int spins = 0;
-         static_cast<std::uint32_t>((ticket = ticket_.load(std::memory_order_acquire)) >> 32) == epoch;) {
+         epoch_of(ticket = ticket_.load(std::memory_order_acquire)) == epoch;) {
       if (++spins < kSpins) {
         pause_briefly();
         if (spins % 1024 == 0) std::this_thread::yield();
@@ -145,7 +154,7 @@ void Pool::loop() {
         sleeping_.fetch_sub(1);
       }
     }
-    epoch = static_cast<std::uint32_t>(ticket >> 32);
+    epoch = epoch_of(ticket);
     if (stop_) return;
     work(epoch);
   }
@@ -159,8 +168,8 @@ void Pool::run_chunks(int chunks, Function function, void* context) {
   function_.store(function, std::memory_order_relaxed);
   context_.store(context, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  chunks_.store(static_cast<std::uint32_t>(chunks), std::memory_order_relaxed);
-  ticket_.store(std::uint64_t{++epoch_} << 32);
+  epoch_ = epoch_of(make_ticket(epoch_ + 1, 0));
+  ticket_.store(make_ticket(epoch_, chunks));
   if (sleeping_.load() > 0) ticket_.notify_all();
   work(epoch_);
   for (int spins = 1; done_.load(std::memory_order_acquire) < chunks; ++spins) {

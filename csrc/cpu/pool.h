@@ -33,7 +33,7 @@ class Pool {
   /// Another number of workers, from the next step on.
   void resize(int threads);
 
-  /// Calls body(chunk) for every chunk in [0, chunks), in any order, on any thread, and returns when all are done. One
+  /// Calls body(chunk) for every chunk in [0, chunks), chunks < 2^20, in any order, on any thread, and returns when all are done. One
   /// caller at a time (hold a Step); `body` must not throw and must not call run().
   template <typename F>
   void run(int chunks, F&& body) {
@@ -65,14 +65,13 @@ class Pool {
   void start(int threads);
   void stop();
 
-  // Epoch in the upper half, next chunk in the lower: one word, so that a late worker cannot take a chunk of another
-  // epoch.
+  // Epoch, number of chunks, next chunk: one word, so that a late worker cannot take a chunk of another epoch, nor
+  // compare its chunk with another epoch's number.
   alignas(64) std::atomic<std::uint64_t> ticket_{0};
   alignas(64) std::atomic<int> done_{0};
   alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<Function> function_{nullptr};
   std::atomic<void*> context_{nullptr};
-  std::atomic<std::uint32_t> chunks_{0};
   std::atomic<bool> stop_{false};
   std::uint32_t epoch_ = 0;
   std::vector<std::thread> workers_;

@@ -14,7 +14,7 @@
 namespace personaplex {
 
 /// Columns that go through the temporal transformer in one pass at most.
-inline constexpr int kMaxColumns = 8;
+inline constexpr int kMaxColumns = 32;
 
 /// Positions stay below this, also in a snapshot: 2700 years, and far from where sums of them would overflow.
 inline constexpr std::int64_t kMaxPosition = std::int64_t{1} << 40;
@@ -78,7 +78,7 @@ class Engine {
 
   // Language model.
   /// Appends columns of tokens [T][rows]: no sampling, no heads, no depformer. A caller that wants to stop between
-  /// passes hands over at most 8 columns at a time.
+  /// passes hands over at most kMaxColumns columns at a time.
   virtual void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) = 0;
   /// The same for ready-made embeddings, [T, dim] float32.
   virtual void prefill_embeddings(EngineState& state, std::span<const float> embeddings) = 0;

@@ -150,7 +150,7 @@ std::vector<Case> frame_cases(int bits, int kv_bits, int context, int columns) {
 
 std::vector<Case> ragged_cases() {
   Table t;
-  for (const int columns : {1, 3, 8}) {
+  for (const int columns : {1, 3, 8, 19}) {
     for (const int bits : {4, 8, 16}) {
       t.product("ragged", 0, columns, 13, 96, bits, Epilogue::kStore);
       t.product("ragged", 0, columns, 301, 704, bits, Epilogue::kAdd);

@@ -25,7 +25,7 @@ struct Case {
 };
 
 /// The operations of a frame of the full-size model, with weights of `bits` (4, 8, 16) and keys and values of `kv_bits`
-/// (16, 8), seeing `context` positions; `columns` of the language model's (1; 8 in a prefill).
+/// (16, 8), seeing `context` positions; `columns` of the language model's (1; more in a prefill).
 std::vector<Case> frame_cases(int bits, int kv_bits, int context, int columns);
 
 /// Small ones, with sizes that no vector and no block divides.

@@ -1,7 +1,7 @@
 // csrc/ops/ops.h: Ops, the short list of fused operations that the model is written against, one contract each.
 //
 // Conventions
-//  - A pass does T columns (1..8) at once. Activations are float32, row-contiguous [T, dim].
+//  - A pass does T columns (1..kMaxColumns) at once. Activations are float32, row-contiguous [T, dim].
 //  - Every argument that changes from frame to frame lives in memory of the device and is named by its Place (base +
 //    offset), never passed by value: an implementation may record the calls of a frame once and replay them. Shapes,
 //    weights and places are fixed.

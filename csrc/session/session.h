@@ -48,7 +48,7 @@ struct Prompt {
   std::vector<std::int64_t> voice_cache;       // [rows, depth]
   std::vector<std::vector<int>> voice_frames;  // frames x [Q]: fed as the agent's codes instead
   std::vector<int> text;                       // one token a frame
-  int chunk = kMaxColumns;                     // columns a prefill pass, 1..8
+  int chunk = kMaxColumns;                     // columns a prefill pass, 1..32
 
   /// Frames that this puts into the grid; V embeddings stand for V + 1.
   std::size_t frames(const Config& config) const;

@@ -79,7 +79,7 @@ class Session:
         voice_cache: NDArray[np.int64] | None = None,  # [rows, max_delay + 3]
         voice_codes: NDArray[np.int32] | None = None,  # [Q, frames]: fed instead of replayed
         text_tokens: Sequence[int] = (),
-        chunk: int = 8,  # columns per prefill pass, 1..8
+        chunk: int = 32,  # columns per prefill pass, 1..32
         progress: Callable[[int, int], None] | None = None,  # (columns done, columns in all)
     ) -> None:
         """Runs voice, silence, text, silence from a fresh state; Ctrl-C stops it between chunks."""

@@ -134,7 +134,9 @@ TEST_CASE("a step that fails half way poisons the session until it is reset") {
 TEST_CASE("a cancelled prompt leaves an unprompted session that can be prompted again") {
   Scripted s;
   s.engine->cancel_after_first = &s.progress.cancel;
-  CHECK_THROWS_AS(s.session->prompt({}, s.progress), Cancelled);
+  Prompt in_passes;
+  in_passes.chunk = 1;
+  CHECK_THROWS_AS(s.session->prompt(in_passes, s.progress), Cancelled);
   CHECK_FALSE(s.session->ready());
   CHECK_THROWS_AS(s.session->step(s.silence, std::nullopt), StreamError);
   CHECK_THROWS_AS(s.session->reset(), StreamError);

@@ -37,7 +37,7 @@ TOLERANCE = 1e-5
 NOISE = 0.009
 FUSED_TOLERANCE = {"mimi.": 2e-3, "lmgen.agent_pcm": 2e-3, "embeddings": TOLERANCE, "": 1.5 * NOISE}
 CODE_MARGIN = 5e-3  # a codeword this close to the nearest one, relatively, may be taken for it
-CHUNKS = (1, 3, 8)  # columns per prefill pass: one by one, odd, full
+CHUNKS = (1, 3, 8, 32)  # columns per prefill pass: one by one, odd, full
 USER = 4  # lmgen.phase
 Arrays = dict[str, np.ndarray]
 
@@ -373,7 +373,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bits", type=int, choices=(16, 8, 4), default=16)
     parser.add_argument("--depformer-steps", choices=("8", "16", "both"), default="both", help="half or all of them")
-    parser.add_argument("--chunk", type=int, choices=range(1, 9), metavar="1..8", help="only this prefill chunk")
+    parser.add_argument("--chunk", type=int, choices=range(1, 33), metavar="1..32", help="only this prefill chunk")
     args = parser.parse_args()
     steps = ("8", "16") if args.depformer_steps == "both" else (args.depformer_steps,)
     chunks = (args.chunk,) if args.chunk else CHUNKS

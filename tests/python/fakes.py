@@ -111,7 +111,7 @@ class FakeSession:
         voice_cache: Any = None,
         voice_codes: Any = None,
         text_tokens: Sequence[int] = (),
-        chunk: int = 8,
+        chunk: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._model.prompts += 1

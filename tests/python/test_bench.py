@@ -205,7 +205,7 @@ def test_kernels_are_timed_one_a_line(capsys, monkeypatch):
     [
         (["--only", "nothing"], "no case has 'nothing'"),
         (["--instruction-set", "abacus", "--ragged"], "expected an instruction set of this machine (portable"),
-        (["--columns", "9"], "1 to 8 columns, got 4, 16, 250 and 9"),
+        (["--columns", "33"], "1 to 32 columns, got 4, 16, 250 and 33"),
         (["--repeats", "0", "--ragged"], "repeats of 1 or more"),
     ],
 )

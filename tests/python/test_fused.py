@@ -27,7 +27,7 @@ def instruction_sets() -> list[str]:
 @pytest.mark.parametrize("bits", [16, 8, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_data(name, bits):
-    lines = check.check(DATA / name, check.Options(engine="fused", bits=bits, chunks=(1, 3, 8) if bits == 16 else (8,)))
+    lines = check.check(DATA / name, check.Options(engine="fused", bits=bits, chunks=(1, 3, 8, 32) if bits == 16 else (8, 32)))
     assert all(line.ok and not line.skipped for line in lines), "\n".join(map(str, lines))
 
 
@@ -35,7 +35,7 @@ def test_golden_data(name, bits):
 @pytest.mark.parametrize("name", instruction_sets())
 def test_golden_data_with_every_instruction_set(name, bits, monkeypatch):
     monkeypatch.setenv("PERSONAPLEX_CPU", name)
-    lines = check.check(DATA / "nano", check.Options(engine="fused", bits=bits, steps=("8",), chunks=(8,)))
+    lines = check.check(DATA / "nano", check.Options(engine="fused", bits=bits, steps=("8",), chunks=(32,)))
     assert all(line.ok for line in lines), "\n".join(map(str, lines))
 
 

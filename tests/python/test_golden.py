@@ -16,7 +16,7 @@ GROUPS = ["mimi", "temporal", "depformer", "voice", "lmgen", "sampling"]
 @pytest.mark.parametrize("bits", [16, 8, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_group(name, bits):
-    chunks = (1, 3, 8) if bits == 16 else (8,)
+    chunks = (1, 3, 8, 32) if bits == 16 else (32,)
     lines = check(DATA / name, Options(bits=bits, chunks=chunks))
     assert [line.group for line in lines] == GROUPS
     assert all(line.ok and not line.skipped for line in lines), "\n".join(map(str, lines))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 class Conversation:
     """A session and a table that are told the same things."""
 
-    def __init__(self, name: str, voice: np.ndarray | None, text: list[int], steps: int = 0, chunk: int = 8) -> None:
+    def __init__(self, name: str, voice: np.ndarray | None, text: list[int], steps: int = 0, chunk: int = 32) -> None:
         kwargs = lm_kwargs(name)
         self.data = golden(name)
         self.grid = reference.Grid(kwargs["delays"], kwargs["text_card"], kwargs["card"])
@@ -57,7 +57,7 @@ def prompts(draw, name):
     voice_frames = draw(st.sampled_from([0, 2, 3, 5, 9]))  # one frame alone would never reach the model
     voice = codes(name, draw, voice_frames) if voice_frames else None
     text = draw(st.lists(st.integers(0, lm_kwargs(name)["text_card"] - 1), max_size=12))
-    return voice, text, codes(name, draw, draw(st.integers(1, 6))), draw(st.integers(1, 8)), draw(st.booleans())
+    return voice, text, codes(name, draw, draw(st.integers(1, 6))), draw(st.integers(1, 32)), draw(st.booleans())
 
 
 @pytest.mark.parametrize("name", NAMES)
