@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--bits", type=int, default=4, choices=(4, 8, 16), help="of the weights (default: 4)")
     out.add_argument("--kv-bits", type=int, default=16, choices=(16, 8), help="of keys and values (default: 16)")
     out.add_argument("--context", type=int, default=250, metavar="N", help="positions that attention sees (250)")
-    out.add_argument("--columns", type=int, default=1, metavar="N", help="1 is a frame, up to 32 a prefill (default: 1)")
+    out.add_argument("--columns", type=int, default=1, metavar="N", help="1: a frame; up to 32: a prefill (default: 1)")
     out.add_argument("--ragged", action="store_true", help="the small odd sizes of the tests instead")
     out.add_argument("--only", default="", metavar="TEXT", help="cases with this in their operation or place")
     out.add_argument("--instruction-set", default="", metavar="NAME", help="such as avx2 (default: the fastest)")

@@ -143,8 +143,7 @@ void Pool::loop() {
   std::uint32_t epoch = 0;
   for (;;) {
     std::uint64_t ticket = 0;
-    for (int spins = 0;
-         epoch_of(ticket = ticket_.load(std::memory_order_acquire)) == epoch;) {
+    for (int spins = 0; epoch_of(ticket = ticket_.load(std::memory_order_acquire)) == epoch;) {
       if (++spins < kSpins) {
         pause_briefly();
         if (spins % 1024 == 0) std::this_thread::yield();

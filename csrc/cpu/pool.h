@@ -33,8 +33,8 @@ class Pool {
   /// Another number of workers, from the next step on.
   void resize(int threads);
 
-  /// Calls body(chunk) for every chunk in [0, chunks), chunks < 2^20, in any order, on any thread, and returns when all are done. One
-  /// caller at a time (hold a Step); `body` must not throw and must not call run().
+  /// Calls body(chunk) for every chunk in [0, chunks), in any order, on any thread, and returns when all are done.
+  /// chunks < 2^20. One caller at a time (hold a Step); `body` must not throw and must not call run().
   template <typename F>
   void run(int chunks, F&& body) {
     using Body = std::remove_reference_t<F>;

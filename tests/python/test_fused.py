@@ -27,7 +27,8 @@ def instruction_sets() -> list[str]:
 @pytest.mark.parametrize("bits", [16, 8, 4])
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_data(name, bits):
-    lines = check.check(DATA / name, check.Options(engine="fused", bits=bits, chunks=(1, 3, 8, 32) if bits == 16 else (8, 32)))
+    chunks = (1, 3, 8, 32) if bits == 16 else (8, 32)
+    lines = check.check(DATA / name, check.Options(engine="fused", bits=bits, chunks=chunks))
     assert all(line.ok and not line.skipped for line in lines), "\n".join(map(str, lines))
 
 
