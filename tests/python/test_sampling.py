@@ -139,13 +139,14 @@ def test_distribution(top_k):
     assert chi_square < 30  # 9 degrees of freedom: beyond 30 in 4 of 10000 seeds; the seed is fixed
 
 
+@pytest.mark.parametrize(("engine", "dtype"), [("graph", "float32"), ("fused", "auto")])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_session_draws_by_this_rule(name):
+def test_a_session_draws_by_this_rule(name, engine, dtype):
     """stream = grid row, frame = index of the step call, key = the session's seed."""
     sampling = _core.Sampling(text_temperature=0.9, text_top_k=11, audio_temperature=1.1, audio_top_k=20)
     seed = 0x1234_5678_9ABC
     every = lm_kwargs(name)["n_q"]
-    session = prompted(model(name, depformer_steps=every), name, sampling, seed)
+    session = prompted(model(name, depformer_steps=every, engine=engine, dtype=dtype), name, sampling, seed)
     session.set_probing(True)
     max_delay = max(lm_kwargs(name)["delays"])
     grid = None
