@@ -18,12 +18,15 @@ namespace {
 // Weights that a case takes turns with, so that none is in a cache; the smallest cases stay in one, as in a frame.
 constexpr std::size_t kWorkingSet = std::size_t{256} << 20;
 constexpr std::size_t kMostCopies = 64;
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxMegabytes = 1 << 20;
 
 std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megabytes, int passes) {
-  if (threads < 0 || megabytes < 1 || passes < 1) {
-    bad_argument("read_bandwidth", "expected threads of 0 or more, megabytes and passes of 1 or more, got " +
-                                       std::to_string(threads) + ", " + std::to_string(megabytes) + " and " +
-                                       std::to_string(passes) + ".");
+  if (threads < 0 || threads > kMaxThreads || megabytes < 1 || megabytes > kMaxMegabytes || passes < 1) {
+    bad_argument("read_bandwidth", "expected threads from 0 to " + std::to_string(kMaxThreads) +
+                                       ", megabytes from 1 to " + std::to_string(kMaxMegabytes) +
+                                       " and passes of 1 or more, got " + std::to_string(threads) + ", " +
+                                       std::to_string(megabytes) + " and " + std::to_string(passes) + ".");
   }
   const Unlocked unlocked;
   const auto pool = cpu::process_pool(threads);
@@ -50,7 +53,10 @@ std::vector<ops::Case> frame_cases(int bits, int kv_bits, int context, int colum
 
 // Microseconds of each of `repeats` calls.
 std::vector<double> time_case(const ops::Case& what, const std::string& instruction_set, int threads, int repeats) {
-  if (threads < 0 || repeats < 1) bad_argument("time_case", "expected threads of 0 or more and repeats of 1 or more.");
+  if (threads < 0 || threads > kMaxThreads || repeats < 1) {
+    bad_argument("time_case",
+                 "expected threads from 0 to " + std::to_string(kMaxThreads) + " and repeats of 1 or more.");
+  }
   const cpu::Isa isa = named_isa(instruction_set);
   const Unlocked unlocked;
   cpu::CpuOps ops(isa, threads);

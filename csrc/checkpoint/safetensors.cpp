@@ -116,7 +116,7 @@ void check_tiling(const std::string& path, std::vector<Entry>& entries, std::uin
 }
 
 TensorView view_of(const Entry& entry, const std::byte* data, const MappedFile& file) {
-  TensorView view{entry.dtype, entry.shape, data + entry.begin, file.owner};
+  TensorView view{entry.dtype, entry.shape, data + entry.begin, file.owner, /* mapped = */ true};
   if (reinterpret_cast<std::uintptr_t>(view.data) % size_of(entry.dtype) == 0) return view;
   OwnedTensor copy = allocate_tensor(entry.dtype, entry.shape);
   if (view.nbytes() > 0) std::memcpy(copy.mutable_data, view.data, view.nbytes());

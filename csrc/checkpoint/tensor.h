@@ -21,6 +21,7 @@ struct TensorView {
   std::vector<std::int64_t> shape;
   const std::byte* data = nullptr;
   std::shared_ptr<const void> owner;
+  bool mapped = false;  // a file's pages, which the system reads again after they were dropped
 
   std::int64_t size() const;  // elements
   std::size_t nbytes() const;

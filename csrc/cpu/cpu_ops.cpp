@@ -78,6 +78,7 @@ ops::WeightPtr CpuOps::matrix(const Matrix& m) {
 }
 
 ops::WeightPtr CpuOps::table(const Matrix& m) {
+  if (m.weight.mapped) mapped_tables_.push_back(m.weight);
   auto w = std::make_unique<MatrixWeight>();
   w->matrix = m;
   return w;
@@ -167,6 +168,12 @@ ops::WeightPtr CpuOps::codebook(const RvqLevel& level) {
 
 void CpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) {
   ++calls_;
+  // A frame reads a few rows of large tables; with what the system maps around them, an hour would hold all of every
+  // table.
+  constexpr int kRelease = 32;
+  if (tables.size() > 1 && ++sums_ % kRelease == 0) {
+    for (const TensorView& table : mapped_tables_) release_pages(table.data, table.nbytes());
+  }
   const auto dim = as<MatrixWeight>(*tables.front()).matrix.k;
   for (int t = 0; t < columns; ++t) {
     float* column = x.as<float>() + t * dim;
@@ -304,6 +311,7 @@ const float* CpuOps::rotation(const ops::Column* at, int columns, int head_dim, 
   angles_.reserve(2 * count * half * sizeof(float));
   float* cosines = angles_.floats();
   float* sines = cosines + count * half;
+  // Columns of a pass follow each other.
   const bool known = rotation_of_.first == at->position && rotation_of_.columns == columns &&
                      rotation_of_.head_dim == head_dim && rotation_of_.max_period == max_period;
   if (known) return cosines;

@@ -87,6 +87,8 @@ class CpuOps : public ops::Ops {
   std::shared_ptr<Pool> pool_;
   Scratch normed_, packed_, qkv_, angles_;
   std::vector<float> sampling_;
+  std::vector<TensorView> mapped_tables_;
+  std::uint32_t sums_ = 0;  // of several tables
   struct {
     std::int64_t first = -1;
     int columns = 0, head_dim = 0;

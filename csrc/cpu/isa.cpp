@@ -50,7 +50,7 @@ bool supported(Isa isa) {
     case Isa::kAvx512Vnni:
       return has_avx512() && __builtin_cpu_supports("avx512vnni") != 0;
     case Isa::kAvx512Bf16:
-      return has_avx512() && __builtin_cpu_supports("avx512bf16") != 0;
+      return has_avx512() && __builtin_cpu_supports("avx512vnni") != 0 && __builtin_cpu_supports("avx512bf16") != 0;
 #endif
     default:
       return false;

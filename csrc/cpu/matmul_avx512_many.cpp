@@ -11,6 +11,7 @@
 #include "cpu/matmul_avx512_bytes.h"
 
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -56,7 +57,12 @@ PERSONAPLEX_AVX512_VNNI void coarse_errors(const float* x, std::int64_t k, float
     const __m512 v = _mm512_loadu_ps(x + i);
     squares = _mm512_fmadd_ps(v, v, squares);
   }
-  const float norm = std::max(_mm512_reduce_add_ps(squares), 1e-30F);
+  const float norm = _mm512_reduce_add_ps(squares);
+  if (!(norm > 1e-30F && norm < 1e37F)) {  // nothing to round, or too far from 1 to judge by: then l everywhere
+    const float all = norm == 0.0F ? 0.0F : std::numeric_limits<float>::infinity();
+    std::fill_n(error, round_up(k, kFineBlock) / kFineBlock, all);
+    return;
+  }
   for (std::int64_t i = 0; i < k; i += kFineBlock) {
     float sum = 0.0F;
     for (std::int64_t part = i; part < std::min(i + kFineBlock, k); part += kPart) {

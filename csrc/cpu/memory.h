@@ -12,4 +12,8 @@ std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes);
 /// the first frame comes. Only a hint.
 void fetch_pages(const std::byte* data, std::size_t bytes);
 
+/// Lets go of the whole pages of a mapped file in [data, data + bytes): they no longer count as this process's memory,
+/// and are read again from the system's cache when they are needed. Only a hint.
+void release_pages(const std::byte* data, std::size_t bytes);
+
 }  // namespace personaplex::cpu

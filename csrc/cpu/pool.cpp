@@ -3,14 +3,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
-#include <cstdlib>
-#include <fstream>
-#include <string>
-
-#if defined(__linux__)
-#include <sched.h>
-#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -40,26 +32,18 @@ void pause_briefly() {
 #endif
 }
 
-#if defined(__linux__)
-/// CPUs that a cgroup v2 quota amounts to, rounded up; a large number without one.
-int quota() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string limit;
-  double period = 0;
-  if (!(file >> limit >> period) || limit == "max" || period <= 0) return 1 << 20;
-  char* end = nullptr;
-  const double microseconds = std::strtod(limit.c_str(), &end);
-  if (end == limit.c_str() || microseconds <= 0) return 1 << 20;
-  return std::max(1, static_cast<int>((microseconds + period - 1) / period));
-}
-#endif
-
-/// Denormals are flushed while a step runs: they cost a hundred cycles each and carry nothing.
+/// Denormals are flushed while a step runs: they cost a hundred cycles each and carry nothing. Returns the control
+/// register as it was.
 unsigned flush_denormals() {
 #if defined(__x86_64__)
   const unsigned before = _mm_getcsr();
-  _mm_setcsr(before | 0x8040U);
+  _mm_setcsr(before | 0x8040U);  // of results and of operands
   return before;
+#elif defined(__aarch64__)
+  std::uint64_t before = 0;
+  asm volatile("mrs %0, fpcr" : "=r"(before));
+  asm volatile("msr fpcr, %0" : : "r"(before | std::uint64_t{1} << 24));  // FZ: both
+  return static_cast<unsigned>(before);                                   // the upper half is reserved
 #else
   return 0;
 #endif
@@ -68,21 +52,12 @@ unsigned flush_denormals() {
 void restore_denormals([[maybe_unused]] unsigned before) {
 #if defined(__x86_64__)
   _mm_setcsr(before);
+#elif defined(__aarch64__)
+  asm volatile("msr fpcr, %0" : : "r"(std::uint64_t{before}));
 #endif
 }
 
 }  // namespace
-
-int usable_cores() {
-#if defined(__linux__)
-  cpu_set_t set;
-  int cores = static_cast<int>(std::thread::hardware_concurrency());
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
-  return std::max(1, std::min(cores, quota()));
-#else
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-#endif
-}
 
 Pool::Pool(int threads) { start(threads); }
 
@@ -91,7 +66,12 @@ Pool::~Pool() { stop(); }
 void Pool::start(int threads) {
   const int count = threads > 0 ? threads : usable_cores();
   stop_ = false;
-  for (int i = 1; i < count; ++i) workers_.emplace_back([this] { loop(); });
+  try {
+    for (int i = 1; i < count; ++i) workers_.emplace_back([this] { loop(); });
+  } catch (...) {  // the system has no more threads: those that there are must end before their vector does
+    stop();
+    throw;
+  }
 }
 
 void Pool::stop() {
@@ -143,7 +123,7 @@ void Pool::loop() {
   std::uint32_t epoch = 0;
   for (;;) {
     std::uint64_t ticket = 0;
-    for (int spins = 0; epoch_of(ticket = ticket_.load(std::memory_order_acquire)) == epoch;) {
+    for (int spins = 0; epoch_of(ticket = ticket_.load(std::memory_order_acquire)) == epoch && !stop_;) {
       if (++spins < kSpins) {
         pause_briefly();
         if (spins % 1024 == 0) std::this_thread::yield();

@@ -16,10 +16,9 @@
 #include <type_traits>
 #include <vector>
 
-namespace personaplex::cpu {
+#include "cpu/cores.h"
 
-/// Cores that this process may use: affinity mask and cgroup quota, at least 1.
-int usable_cores();
+namespace personaplex::cpu {
 
 class Pool {
  public:

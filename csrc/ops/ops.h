@@ -49,7 +49,8 @@ struct Weight {
 };
 using WeightPtr = std::unique_ptr<const Weight>;
 
-/// One column of a pass: where its key and value go, and what it sees. In device memory.
+/// One column of a pass: where its key and value go, and what it sees. In device memory. The columns of a pass have
+/// positions that follow each other.
 struct Column {
   std::int64_t position = 0;
   std::int64_t first_visible = 0;  // oldest position that it attends to, >= 0
