@@ -1,0 +1,205 @@
+// csrc/gpu/cuda_compiler.cpp: finds NVRTC, chooses the architecture to compile for, compiles.
+#include "gpu/cuda_compiler.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <system_error>
+
+#include "core/error.h"
+#include "gpu/cuda_cache.h"
+#include "gpu/cuda_library.h"
+
+namespace personaplex::gpu {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Program = struct ProgramHandle*;  // nvrtcProgram
+using Result = int;                     // nvrtcResult
+constexpr Result kCompilation = 6;      // NVRTC_ERROR_COMPILATION
+
+/// NVRTC's libraries under a folder, newest first: libnvrtc.so.13, libnvrtc.so.12, ...
+std::vector<std::string> libraries_in(const fs::path& folder, const std::string& prefix) {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (auto at = fs::directory_iterator(folder, error); !error && at != fs::directory_iterator(); at.increment(error)) {
+    if (at->path().filename().string().starts_with(prefix)) found.push_back(at->path().string());
+  }
+  std::sort(found.rbegin(), found.rend());
+  return found;
+}
+
+/// What to try for `place`: a library, or a folder that has one or whose lib/ has one.
+std::vector<std::string> candidates(const std::string& place) {
+  std::error_code error;
+  if (!fs::is_directory(place, error)) return {place};
+  std::vector<std::string> out = libraries_in(place, "libnvrtc.so");
+  for (const std::string& path : libraries_in(fs::path(place) / "lib", "libnvrtc.so")) out.push_back(path);
+  return out;
+}
+
+}  // namespace
+
+struct CudaCompiler::Nvrtc {
+  Result (*version)(int* major, int* minor);
+  const char* (*error_string)(Result);
+  Result (*arch_count)(int*);
+  Result (*archs)(int*);
+  Result (*create)(Program*, const char* text, const char* name, int headers, const char* const* header_texts,
+                   const char* const* header_names);
+  Result (*destroy)(Program*);
+  Result (*add_name)(Program, const char* expression);
+  Result (*compile)(Program, int options, const char* const* option);
+  Result (*lowered_name)(Program, const char* expression, const char** symbol);
+  Result (*cubin_size)(Program, std::size_t*);
+  Result (*cubin)(Program, char*);
+  Result (*log_size)(Program, std::size_t*);
+  Result (*log)(Program, char*);
+  int major = 0, minor = 0;
+
+  explicit Nvrtc(const std::string& place);
+
+  std::string name() const { return "NVRTC " + std::to_string(major) + "." + std::to_string(minor); }
+  /// DeviceError unless the call succeeded.
+  void check(Result result, const std::string& file) const {
+    if (result != 0)
+      throw DeviceError("[CudaQueue.kernel] " + name() + " failed on " + file + ": " + error_string(result));
+  }
+  std::string log_of(Program program) const {
+    std::size_t size = 0;
+    if (log_size(program, &size) != 0 || size <= 1) return "(it says nothing)";
+    std::string text(size, '\0');
+    if (log(program, text.data()) != 0) return "(it says nothing)";
+    text.resize(size - 1);
+    return text;
+  }
+};
+
+CudaCompiler::Nvrtc::Nvrtc(const std::string& place) {
+  std::vector<std::string> tried;
+  void* library = nullptr;
+  const auto try_all = [&](const std::vector<std::string>& paths) {
+    for (const std::string& path : paths) {
+      if (library != nullptr) return;
+      // NVRTC 12 opens its second library by name alone: it is found when it is there already.
+      const fs::path folder = fs::path(path).parent_path();
+      if (!folder.empty()) {
+        for (const std::string& more : libraries_in(folder, "libnvrtc-builtins.so")) dlopen(more.c_str(), RTLD_LAZY);
+      }
+      library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+      if (library == nullptr) tried.push_back(dlerror());
+    }
+  };
+  const char* const chosen = std::getenv("PERSONAPLEX_NVRTC");
+  if (chosen != nullptr && *chosen != '\0') {
+    try_all(candidates(chosen));
+  } else {
+    if (!place.empty()) try_all(candidates(place));
+    try_all({"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"});
+  }
+  if (library == nullptr) {
+    std::string words =
+        "[CudaQueue] expected NVRTC, CUDA's compiler, which the GPU's kernels need. Install it: pip install "
+        "'personaplex[cuda]', or name its folder in PERSONAPLEX_NVRTC. Tried:";
+    for (const std::string& line : tried) words += "\n  " + line;
+    if (tried.empty()) words += " " + std::string(chosen != nullptr ? chosen : place) + ", which has no libnvrtc.so.";
+    throw DeviceError(words);
+  }
+  const bool complete = cuda::find_function(library, "nvrtcVersion", version) &
+                        cuda::find_function(library, "nvrtcGetErrorString", error_string) &
+                        cuda::find_function(library, "nvrtcGetNumSupportedArchs", arch_count) &
+                        cuda::find_function(library, "nvrtcGetSupportedArchs", archs) &
+                        cuda::find_function(library, "nvrtcCreateProgram", create) &
+                        cuda::find_function(library, "nvrtcDestroyProgram", destroy) &
+                        cuda::find_function(library, "nvrtcAddNameExpression", add_name) &
+                        cuda::find_function(library, "nvrtcCompileProgram", compile) &
+                        cuda::find_function(library, "nvrtcGetLoweredName", lowered_name) &
+                        cuda::find_function(library, "nvrtcGetCUBINSize", cubin_size) &
+                        cuda::find_function(library, "nvrtcGetCUBIN", cubin) &
+                        cuda::find_function(library, "nvrtcGetProgramLogSize", log_size) &
+                        cuda::find_function(library, "nvrtcGetProgramLog", log);
+  if (!complete || version(&major, &minor) != 0) {
+    throw DeviceError("[CudaQueue] expected NVRTC of CUDA 12 or newer. Install it: pip install 'personaplex[cuda]'.");
+  }
+}
+
+CudaCompiler::CudaCompiler(const std::string& nvrtc, fs::path cache, int capability, int driver)
+    : nvrtc_(std::make_unique<const Nvrtc>(nvrtc)), cache_(std::move(cache)) {
+  if (nvrtc_->major > driver / 1000) {
+    throw DeviceError("[CudaQueue] " + nvrtc_->name() + " makes programs for drivers of CUDA " +
+                      std::to_string(nvrtc_->major) + " or newer, and this driver is for CUDA " +
+                      cuda::version_text(driver) +
+                      ". Update the NVIDIA driver, or install an older NVRTC: pip install "
+                      "nvidia-cuda-nvrtc-cu" +
+                      std::to_string(driver / 1000) + ".");
+  }
+  int count = 0;
+  nvrtc_->check(nvrtc_->arch_count(&count), "its list of GPUs");
+  std::vector<int> known(static_cast<std::size_t>(count));
+  nvrtc_->check(nvrtc_->archs(known.data()), "its list of GPUs");
+  // Machine code runs on GPUs of the same major and a higher minor number.
+  for (const int arch : known) {
+    if (arch / 10 == capability / 10 && arch <= capability) target_ = std::max(target_, arch);
+  }
+  if (target_ == 0) {
+    const auto [oldest, newest] = std::minmax_element(known.begin(), known.end());
+    throw DeviceError("[CudaQueue] " + nvrtc_->name() + " cannot compile for this GPU, compute capability " +
+                      std::to_string(capability / 10) + "." + std::to_string(capability % 10) + "; it knows " +
+                      (known.empty() ? "none" : std::to_string(*oldest) + " to " + std::to_string(*newest)) +
+                      ". Install another: nvidia-cuda-nvrtc is the newest, nvidia-cuda-nvrtc-cu12 knows older GPUs.");
+  }
+}
+
+CudaCompiler::~CudaCompiler() = default;
+
+std::string CudaCompiler::target() const { return "sm_" + std::to_string(target_); }
+
+CudaProgram CudaCompiler::compile(const CudaSource& source) const {
+  const std::vector<std::string> options = {"--gpu-architecture=" + target(), "--std=c++17",
+                                            "--device-as-default-execution-space", "--generate-line-info"};
+  std::string key = nvrtc_->name();
+  for (const std::string& option : options) key += " " + option;
+  key += "\n" + source.file + "\n";
+  for (const auto& [name, expression] : source.names) key += name + " = " + expression + "\n";
+  key += source.text;
+  const fs::path path = cache_.empty() ? fs::path() : cached_path(cache_, source.file, key);
+  if (!path.empty()) {
+    if (auto cached = read_cached(path, key)) return *std::move(cached);
+  }
+
+  Program program = nullptr;
+  nvrtc_->check(nvrtc_->create(&program, source.text.c_str(), source.file.c_str(), 0, nullptr, nullptr), source.file);
+  const auto destroy = [this](Program p) { nvrtc_->destroy(&p); };
+  const std::unique_ptr<ProgramHandle, decltype(destroy)> owner(program, destroy);
+  for (const auto& names : source.names) {
+    nvrtc_->check(nvrtc_->add_name(program, names.second.c_str()), source.file);
+  }
+  std::vector<const char*> pointers;
+  for (const std::string& option : options) pointers.push_back(option.c_str());
+  const Result result = nvrtc_->compile(program, static_cast<int>(pointers.size()), pointers.data());
+  if (result != 0) {
+    throw DeviceError("[CudaQueue.kernel] expected " + source.file + " to compile for " + target() + ", but " +
+                      nvrtc_->name() + " says " + (result == kCompilation ? "" : nvrtc_->error_string(result)) + "\n" +
+                      nvrtc_->log_of(program));
+  }
+
+  CudaProgram out;
+  for (const auto& [name, expression] : source.names) {
+    const char* symbol = nullptr;
+    nvrtc_->check(nvrtc_->lowered_name(program, expression.c_str(), &symbol), source.file + ", " + name);
+    out.symbols.emplace(name, symbol);
+  }
+  std::size_t size = 0;
+  nvrtc_->check(nvrtc_->cubin_size(program, &size), source.file);
+  out.cubin.resize(size);
+  nvrtc_->check(nvrtc_->cubin(program, out.cubin.data()), source.file);
+  if (!path.empty()) write_cached(path, key, out);
+  return out;
+}
+
+}  // namespace personaplex::gpu

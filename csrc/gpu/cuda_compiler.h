@@ -1,0 +1,52 @@
+// csrc/gpu/cuda_compiler.h: kernels in CUDA C++ to machine code for one GPU architecture, by NVRTC, which is opened at
+// run time. What was compiled once is kept in a folder.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace personaplex::gpu {
+
+/// One file of kernels/*.metal, translated to CUDA C++.
+struct CudaSource {
+  std::string file;                                        // for messages and the cache's file names
+  std::string text;                                        // complete: there is nothing to include
+  std::vector<std::pair<std::string, std::string>> names;  // of each kernel: host_name, NVRTC name expression
+};
+
+/// A file of kernels, compiled.
+struct CudaProgram {
+  std::string cubin;
+  std::map<std::string, std::string> symbols;  // host_name: its name in the cubin
+};
+
+class CudaCompiler {
+ public:
+  /// `nvrtc`: the library, or the folder of the nvidia-cuda-nvrtc package that holds it (itself or in lib/); empty:
+  /// where the system looks. The environment variable PERSONAPLEX_NVRTC goes before it. `cache`: a folder, made when
+  /// needed; empty: nothing is kept. `capability`: 90 for 9.0. `driver`: what cuDriverGetVersion says.
+  /// DeviceError: no NVRTC, one that is too new for the driver, or one that does not know the GPU.
+  CudaCompiler(const std::string& nvrtc, std::filesystem::path cache, int capability, int driver);
+  ~CudaCompiler();
+  CudaCompiler(const CudaCompiler&) = delete;
+  CudaCompiler& operator=(const CudaCompiler&) = delete;
+
+  /// From the cache, unless it has no sound copy. DeviceError, with the compiler's words, when it does not compile.
+  /// Several threads may compile at once.
+  CudaProgram compile(const CudaSource& source) const;
+
+  /// "sm_90"
+  std::string target() const;
+
+ private:
+  struct Nvrtc;
+  std::unique_ptr<const Nvrtc> nvrtc_;
+  std::filesystem::path cache_;
+  int target_ = 0;
+};
+
+}  // namespace personaplex::gpu
