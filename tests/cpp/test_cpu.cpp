@@ -1,8 +1,7 @@
-// tests/cpp/test_cpu.cpp: every instruction set's matrix product against the sum in double, and the thread pool.
+// tests/cpp/test_cpu.cpp: every instruction set's matrix product against the sum in double.
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -10,7 +9,6 @@
 #include <limits>
 #include <memory>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "checkpoint/bf16.h"
@@ -337,40 +335,4 @@ TEST_CASE("bfloat16 and float16, one value at a time") {
   CHECK(from_f16_bits(0x3C00) == 1.0F);
   CHECK(from_f16_bits(0x0001) == 0x1p-24F);
   CHECK(from_f16_bits(0xFBFF) == -65504.0F);
-}
-
-TEST_CASE("the pool runs every chunk once, whatever the number of threads and chunks") {
-  for (const int threads : {1, 2, 3, 5}) {
-    Pool pool(threads);
-    CHECK(pool.threads() == threads);
-    for (int round = 0; round < 300; ++round) {
-      const int chunks = round % 37;
-      std::vector<std::atomic<int>> hits(static_cast<std::size_t>(chunks) + 1);
-      pool.run(chunks, [&](int i) { hits[static_cast<std::size_t>(i)].fetch_add(1); });
-      for (int i = 0; i < chunks; ++i) REQUIRE(hits[static_cast<std::size_t>(i)] == 1);
-    }
-  }
-  CHECK(usable_cores() >= 1);
-}
-
-TEST_CASE("steps of several threads take turns") {
-  Pool pool(2);
-  int inside = 0;
-  int steps = 0;
-  std::vector<std::thread> callers;
-  for (int c = 0; c < 4; ++c) {
-    callers.emplace_back([&] {
-      for (int i = 0; i < 50; ++i) {
-        const Pool::Step step(pool);
-        CHECK(++inside == 1);
-        std::atomic<int> sum{0};
-        pool.run(8, [&](int chunk) { sum += chunk; });
-        CHECK(sum == 28);
-        --inside;
-        ++steps;
-      }
-    });
-  }
-  for (auto& caller : callers) caller.join();
-  CHECK(steps == 200);
 }

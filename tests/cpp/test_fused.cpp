@@ -8,131 +8,14 @@
 #include <cstring>
 #include <random>
 
-#include "checkpoint/weights.h"
 #include "core/error.h"
-#include "cpu/cpu_ops.h"
-#include "graph/graph_engine.h"
 #include "graph/layers.h"
 #include "graph/temporal.h"
-#include "model/fused_engine.h"
 #include "model/kv_rings.h"
+#include "twins.h"
 
 using namespace personaplex;
 using mlx::core::array;
-
-namespace {
-
-/// Sizes that no kernel likes: heads of 6 and 10 values, K not a multiple of a block, N not of 8, a short context.
-Config odd_config() {
-  Config config = random_config("tiny");
-  config.dim = 60;
-  config.num_heads = 10;
-  config.num_layers = 2;
-  config.card = 37;
-  config.text_card = 53;
-  config.context = 11;
-  config.depformer_dim = 20;
-  config.depformer_num_heads = 2;
-  config.depformer_dim_feedforward = 45;
-  for (int& code : config.silence_codes) code %= config.card;
-  for (int& code : config.sine_codes) code %= config.card;
-  config.mimi.dimension = 20;
-  config.mimi.n_filters = 6;
-  config.mimi.quantizer_dimension = 10;
-  config.mimi.bins = 37;
-  config.mimi.num_heads = 2;
-  config.mimi.dim_feedforward = 44;
-  config.mimi.context = 6;
-  config.mimi.n_residual_layers = 2;  // so that one of them is dilated
-  config.mimi.ratios = {5, 3};
-  return config;
-}
-
-/// Sizes that divide by a group of 32, so that everything can be quantized, but by nothing more.
-Config grouped_config() {
-  Config config = random_config("tiny");
-  config.dim = 96;
-  config.num_heads = 3;
-  config.num_layers = 2;
-  config.context = 9;
-  config.hidden_scale = 3.0;  // ffn 192
-  config.depformer_dim = 32;
-  config.depformer_num_heads = 1;
-  config.depformer_dim_feedforward = 144;  // ffn 96
-  return config;
-}
-
-double relative_error(const TensorView& a, const TensorView& b) {
-  REQUIRE(a.shape == b.shape);
-  const auto* x = reinterpret_cast<const float*>(a.data);
-  const auto* y = reinterpret_cast<const float*>(b.data);
-  double difference = 0;
-  double size = 0;
-  for (std::int64_t i = 0; i < a.size(); ++i) {
-    difference += (static_cast<double>(x[i]) - y[i]) * (static_cast<double>(x[i]) - y[i]);
-    size += static_cast<double>(y[i]) * y[i];
-  }
-  return std::sqrt(difference / std::max(size, 1e-30));
-}
-
-std::vector<std::vector<int>> random_columns(const Config& config, int count, std::mt19937& random) {
-  std::vector<std::vector<int>> columns;
-  for (int t = 0; t < count; ++t) {
-    std::vector<int> column = {static_cast<int>(random() % static_cast<unsigned>(config.text_card + 1))};
-    for (int r = 0; r < config.n_q; ++r) {
-      // -1 adds nothing
-      column.push_back(static_cast<int>(random() % static_cast<unsigned>(config.card + 2)) - 1);
-    }
-    columns.push_back(std::move(column));
-  }
-  return columns;
-}
-
-struct Twins {
-  std::unique_ptr<graph::GraphEngine> graph;
-  std::unique_ptr<Engine> fused;
-};
-
-Twins make_twins(const Config& config, int bits, cpu::Isa isa, int threads, int kv_bits = 16) {
-  graph::use_device(mlx::core::Device::cpu);
-  LoadOptions options;
-  options.temporal_bits = options.depformer_bits = options.head_bits = options.embedding_bits = bits;
-  options.depformer_steps = config.n_q;
-  const Weights weights = random_weights(config, 5, options);
-  REQUIRE(fused_obstacle(weights).empty());
-  LoadOptions exact = options;
-  exact.dequantize = bits < 16;
-  Twins twins;
-  twins.graph = std::make_unique<graph::GraphEngine>(random_weights(config, 5, exact), graph::GraphOptions{});
-  twins.fused = make_fused_engine(weights, std::make_unique<cpu::CpuOps>(isa, threads), kv_bits);
-  return twins;
-}
-
-FrameInput forced_input(const Config& config, int steps, std::uint64_t frame, std::mt19937& random) {
-  FrameInput input;
-  input.column = random_columns(config, 1, random)[0];
-  for (int i = 0; i <= steps; ++i)
-    input.target.push_back(static_cast<int>(random() % static_cast<unsigned>(config.card)));
-  input.forced.assign(static_cast<std::size_t>(steps) + 1, 1);
-  input.seed = 3;
-  input.frame = frame;
-  return input;
-}
-
-std::vector<float> noise(const Config& config, std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::vector<float> pcm(static_cast<std::size_t>(config.mimi.frame_samples()));
-  for (float& x : pcm) x = 0.1F * normal(random);
-  return pcm;
-}
-
-// The reference's own bfloat16 noise is 0.009. Kernels that round only what lies in the ring must be far below.
-double tolerance(cpu::Isa isa, int kv_bits) {
-  const bool rounds = isa == cpu::Isa::kAvx512Bf16 || isa == cpu::Isa::kAvx512Vnni;
-  return rounds || kv_bits == 8 ? 1.5 * 0.009 : 3e-3;
-}
-
-}  // namespace
 
 TEST_CASE("temporal and depformer equal the graph engine's, in any chunk, past the ring's end") {
   for (const Config& config : {odd_config(), grouped_config()}) {
@@ -160,6 +43,25 @@ TEST_CASE("temporal and depformer equal the graph engine's, in any chunk, past t
                                             3 * static_cast<std::size_t>(config.dim));
           CHECK(relative_error(twins.fused->probe_depformer(rows, text, given).at("logits"),
                                twins.graph->probe_depformer(rows, text, given).at("logits")) < tolerance(isa, kv_bits));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("steps with forced tokens equal the graph engine's, from a prompt on past the ring's end") {
+  for (const Config& config : {odd_config(), grouped_config()}) {
+    for (const int bits : {16, 8, 4}) {
+      if (bits < 16 && config.dim % 32 != 0) continue;
+      for (const cpu::Isa isa : cpu::supported_isas()) {
+        for (const int kv_bits : {16, 8}) {
+          CAPTURE(bits);
+          CAPTURE(std::string(cpu::name_of(isa)));
+          CAPTURE(kv_bits);
+          std::mt19937 random(8);
+          const Twins twins = make_twins(config, bits, isa, 2, kv_bits);
+          check_forced_steps(twins, RingShape{.context = config.context}.slots() - 4, 9, tolerance(isa, kv_bits),
+                             random);
         }
       }
     }
@@ -217,37 +119,7 @@ TEST_CASE("Mimi equals the graph engine's, past the end of its window") {
       CAPTURE(std::string(cpu::name_of(isa)));
       std::mt19937 random(2);
       const Twins twins = make_twins(config, 16, isa, 2);
-      const auto graph_state = twins.graph->new_state();
-      const auto fused_state = twins.fused->new_state();
-      for (int frame = 0; frame < 9; ++frame) {
-        CAPTURE(frame);
-        if (frame == 5) {
-          twins.graph->reset_mimi(*graph_state);
-          twins.fused->reset_mimi(*fused_state);
-        }
-        const auto pcm = noise(config, random);
-        Probe want, got;
-        const auto codes = twins.graph->encode(*graph_state, pcm, &want);
-        twins.fused->encode(*fused_state, pcm, &got);
-        for (const auto& [name, tensor] : want) {
-          CAPTURE(name);
-          CHECK(relative_error(got.at(name), tensor) < 2e-3);
-        }
-        Probe want_out, got_out;
-        const auto a = twins.graph->decode(*graph_state, codes, &want_out);
-        const auto b = twins.fused->decode(*fused_state, codes, &got_out);
-        for (const auto& [name, tensor] : want_out) {
-          CAPTURE(name);
-          CHECK(relative_error(got_out.at(name), tensor) < 2e-3);
-        }
-        double difference = 0;
-        double size = 0;
-        for (std::size_t i = 0; i < a.size(); ++i) {
-          difference += (a[i] - b[i]) * (a[i] - b[i]);
-          size += a[i] * a[i];
-        }
-        CHECK(std::sqrt(difference / size) < 2e-3);
-      }
+      check_mimi(twins, 9, random);
     }
   }
 }
