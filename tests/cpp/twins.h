@@ -144,7 +144,7 @@ inline void check_forced_steps(const Twins& twins, int prompt, int steps, double
     CHECK(twins.graph->step(*graph_state, input, SamplingOptions{}, &want, nullptr) == input.target);
     CHECK(twins.fused->step(*fused_state, input, SamplingOptions{}, &got, nullptr) == input.target);
     for (const char* name : {"hidden", "text_logits", "audio_logits"}) {
-      CAPTURE(name);
+      CAPTURE(std::string(name));
       CHECK(relative_error(got.at(name), want.at(name)) < limit);
     }
   }
@@ -158,7 +158,7 @@ inline void check_mimi(const Twins& twins, int frames, std::mt19937& random) {
   const auto check = [](const Probe& got, const Probe& want) {
     CHECK(got.size() == want.size());
     for (const auto& [name, tensor] : want) {
-      CAPTURE(name);
+      CAPTURE(std::string(name));
       CHECK(relative_error(got.at(name), tensor) < 2e-3);
     }
   };
