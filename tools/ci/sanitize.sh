@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# tools/ci/sanitize.sh [BUILD_DIR]: the C++ tests under ASan and UBSan, built with warnings as errors.
+# tools/ci/sanitize.sh [BUILD_DIR [SANITIZERS [OPTION...]]]: the C++ tests under sanitizers (ASan and UBSan), warnings
+# as errors.
+#
+# SANITIZERS: as in -fsanitize, such as thread. OPTION: of doctest; for the pool and sessions in several threads
+#
+#   tools/ci/sanitize.sh build/thread thread -sf='*test_cpu_pool*,*test_session*'
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-build/sanitize}
+sanitizers=${2:-address,undefined}
 
 pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
 pip install --quiet --group cpp
 cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE="$(command -v python)" \
-  -DPERSONAPLEX_MODULE=OFF -DPERSONAPLEX_TESTS=ON -DPERSONAPLEX_WERROR=ON -DPERSONAPLEX_SANITIZE=address,undefined
+  -DPERSONAPLEX_MODULE=OFF -DPERSONAPLEX_TESTS=ON -DPERSONAPLEX_WERROR=ON -DPERSONAPLEX_SANITIZE="$sanitizers"
 cmake --build "$build"
 
 # No leak check: MLX keeps its threads, streams and caches until the process ends.
-ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 "$build/personaplex_tests"
+ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 "$build/personaplex_tests" "${@:3}"
