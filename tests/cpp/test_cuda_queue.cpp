@@ -1,0 +1,418 @@
+// tests/cpp/test_cuda_queue.cpp: the CUDA queue in front of a fake driver and compiler: what is copied when, what
+// depends on what, the conversation's block, the cache, and every error's words.
+#include <dlfcn.h>
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "fake_cuda.h"
+#include "gpu/cuda_compiler.h"
+#include "gpu/cuda_queue.h"
+
+using namespace personaplex;
+using namespace personaplex::gpu;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string kFake = PERSONAPLEX_FAKE_CUDA;
+
+FakeCuda& fake_at(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  REQUIRE_MESSAGE(library != nullptr, dlerror());
+  void* symbol = dlsym(library, "fake_cuda");
+  FakeCudaGetter get = nullptr;
+  std::memcpy(&get, &symbol, sizeof get);
+  return *get();
+}
+
+struct AddParams {
+  std::int32_t n;
+  float factor;
+};
+
+/// y[i] += factor * x[i]
+void add_body(void** params, const unsigned* groups, unsigned threads) {
+  const auto* x = *static_cast<const float**>(params[0]);
+  auto* y = *static_cast<float**>(params[1]);
+  AddParams p;
+  std::memcpy(&p, params[2], sizeof p);
+  for (int i = 0; i < std::min<int>(p.n, static_cast<int>(groups[0] * threads)); ++i) y[i] += p.factor * x[i];
+}
+
+/// A fake GPU as new, with one kernel.
+FakeCuda& fresh() {
+  FakeCuda& fake = fake_at(kFake);
+  CHECK(fake.alive == 0);  // the test before gave everything back
+  fake = FakeCuda{};
+  fake.kernels["_Kadd<float>"] = {{8, 8, sizeof(AddParams)}, add_body};
+  fake.kernels["_Kplain"] = {{8}, [](void**, const unsigned*, unsigned) {}};
+  return fake;
+}
+
+struct Folder {
+  fs::path path = fs::temp_directory_path() / ("personaplex-cuda-" + std::to_string(getpid()));
+  Folder() { fs::create_directories(path); }
+  ~Folder() { fs::remove_all(path); }
+};
+
+CudaOptions options() {
+  CudaOptions o;
+  o.driver = o.nvrtc = kFake;
+  o.sources = {{"one.metal", "text one", {{"add_f32", "add<float>"}, {"plain", "plain"}}}};
+  return o;
+}
+
+std::string words_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const DeviceError& e) {
+    return e.what();
+  } catch (const std::invalid_argument& e) {
+    return std::string("invalid: ") + e.what();
+  }
+  return "(nothing thrown)";
+}
+
+bool has(const std::string& text, const std::string& part) {
+  const bool found = text.find(part) != std::string::npos;
+  if (!found) MESSAGE(text);
+  return found;
+}
+
+Dispatch add(Queue& queue, Argument x, Argument y, int n, float factor, bool barrier = true) {
+  Dispatch d;
+  d.kernel = &queue.kernel("add_f32");
+  y.written = true;
+  d.arguments = {x, y};
+  d.params.resize(sizeof(AddParams));
+  const AddParams params{n, factor};
+  std::memcpy(d.params.data(), &params, sizeof params);
+  d.threads = 64;
+  d.barrier = barrier;
+  return d;
+}
+
+Argument all(const std::unique_ptr<ops::Memory>& memory) { return {memory.get(), 0, memory->bytes, false}; }
+float* floats(const std::unique_ptr<ops::Memory>& memory) { return reinterpret_cast<float*>(memory->host); }
+
+}  // namespace
+
+TEST_CASE("cuda: memory is zero, reads what was written, copies between kinds") {
+  FakeCuda& fake = fresh();
+  {
+    const auto queue = make_cuda_queue(options());
+    CHECK(queue->device_name() == "Fake GPU");
+    CHECK(queue->free_bytes() == fake.free_bytes);
+    std::vector<char> got(100), put(100);
+    std::iota(put.begin(), put.end(), 1);
+    for (const auto use : {ops::Use::kScratch, ops::Use::kInput, ops::Use::kOutput, ops::Use::kState}) {
+      const auto memory = queue->allocate(100, use);
+      CHECK(memory->bytes == 100);
+      CHECK((memory->host != nullptr) == (use == ops::Use::kInput || use == ops::Use::kOutput));
+      memory->read(0, 100, got.data());
+      CHECK(got == std::vector<char>(100, 0));
+      memory->write(16, 84, put.data());
+      for (const auto other : {ops::Use::kScratch, ops::Use::kInput, ops::Use::kOutput}) {
+        const auto copy = queue->allocate(100, other);
+        copy->copy_from(*memory, 8, 92);
+        copy->read(0, 100, got.data());
+        CHECK(std::all_of(got.begin(), got.begin() + 16, [](char c) { return c == 0; }));
+        CHECK(std::equal(got.begin() + 16, got.end(), put.begin()));
+      }
+      CHECK(has(words_of([&] { memory->read(90, 11, got.data()); }), "invalid: [Memory.read] expected a range within"));
+    }
+    CHECK(has(words_of([&] { queue->allocate(std::size_t{3} << 30, ops::Use::kScratch); }),
+              "[CudaQueue.allocate] expected 3.00 GiB of free memory on the GPU, got 1.00 GiB"));
+  }
+  CHECK(fake.alive == 0);
+}
+
+TEST_CASE("cuda: inputs and outputs share a stretch of memory each, aligned") {
+  fresh();
+  const auto queue = make_cuda_queue(options());
+  const auto a = queue->allocate(10, ops::Use::kInput);
+  const auto b = queue->allocate(10, ops::Use::kInput);
+  CHECK(b->base - a->base == 256);
+  CHECK(b->host - a->host == 256);
+  const auto large = queue->allocate(5 << 20, ops::Use::kInput);  // more than is left
+  const auto c = queue->allocate(10, ops::Use::kOutput);
+  large->host[(5 << 20) - 1] = std::byte{1};
+  c->host[9] = std::byte{1};
+}
+
+TEST_CASE("cuda: a list copies in what it reads, runs in order, copies out what it writes") {
+  FakeCuda& fake = fresh();
+  {
+    const auto queue = make_cuda_queue(options());
+    const auto unused = queue->allocate(4, ops::Use::kInput);
+    const auto x = queue->allocate(16, ops::Use::kInput);
+    const auto w = queue->allocate(16, ops::Use::kInput);
+    const auto middle = queue->allocate(16, ops::Use::kScratch);
+    const auto y = queue->allocate(16, ops::Use::kOutput);
+    const auto list = queue->record({add(*queue, all(x), all(middle), 4, 1), add(*queue, all(w), all(y), 4, 1, false),
+                                     add(*queue, all(middle), all(y), 4, 10)});
+    CHECK(fake.nodes == std::vector<std::string>{"in 272 after", "kernel _Kadd<float> after 0",
+                                                 "kernel _Kadd<float> after 0", "kernel _Kadd<float> after 1 2",
+                                                 "out 16 after 3"});
+    for (const float start : {1.0F, 7.0F}) {
+      const std::vector<float> zeros(4, 0);
+      middle->write(0, 16, zeros.data());
+      y->write(0, 16, zeros.data());
+      std::iota(floats(x), floats(x) + 4, start);
+      std::fill(floats(w), floats(w) + 4, 0.5F);
+      queue->run(*list, nullptr);
+      for (int i = 0; i < 4; ++i) CHECK(floats(y)[i] == 10 * (start + static_cast<float>(i)) + 0.5F);
+    }
+    CHECK(fake.set_kernels == 0);
+    queue->run(*queue->record({}), nullptr);
+    CHECK(fake.nodes.empty());
+  }
+  CHECK(fake.alive == 0);
+}
+
+TEST_CASE("cuda: a list runs for the block of a conversation, and is changed only when that changes") {
+  FakeCuda& fake = fresh();
+  const auto queue = make_cuda_queue(options());
+  const auto x = queue->allocate(8, ops::Use::kInput);
+  const auto one = queue->allocate(64, ops::Use::kState), two = queue->allocate(64, ops::Use::kState);
+  const auto list =
+      queue->record({add(*queue, all(x), {nullptr, 0, 8, true}, 2, 1),
+                     add(*queue, all(x), {nullptr, 32, 8, true}, 2, 100), add(*queue, all(x), all(two), 0, 1)});
+  floats(x)[0] = 1;
+  floats(x)[1] = 2;
+  int changes = 0;
+  for (const auto* state : {&one, &one, &two, &one}) {
+    changes += fake.set_kernels;
+    fake.set_kernels = 0;
+    queue->run(*list, state->get());
+  }
+  CHECK(changes + fake.set_kernels == 3 * 2);  // two launches have it
+  float got[16];
+  one->read(0, sizeof got, got);
+  CHECK((got[0] == 3 && got[1] == 6 && got[8] == 300 && got[9] == 600));
+  two->read(0, sizeof got, got);
+  CHECK((got[0] == 1 && got[1] == 2 && got[8] == 100 && got[9] == 200));
+
+  CHECK(has(words_of([&] { queue->run(*list, nullptr); }),
+            "expected a conversation's block of at least 40 bytes, got none"));
+  const auto small = queue->allocate(32, ops::Use::kState);
+  CHECK(has(words_of([&] { queue->run(*list, small.get()); }), "got 32"));
+}
+
+TEST_CASE("cuda: a list may outlive its queue, and memory may") {
+  FakeCuda& fake = fresh();
+  {
+    auto queue = make_cuda_queue(options());
+    const auto x = queue->allocate(8, ops::Use::kInput);
+    const auto y = queue->allocate(8, ops::Use::kOutput);
+    const auto list = queue->record({add(*queue, all(x), all(y), 2, 1)});
+    queue.reset();
+    CHECK(fake.alive > 0);
+  }
+  CHECK(fake.alive == 0);
+}
+
+TEST_CASE("cuda: a wrong dispatch is refused while a list is made") {
+  fresh().max_threads = 512;
+  const auto queue = make_cuda_queue(options());
+  const auto x = queue->allocate(64, ops::Use::kInput);
+  const auto y = queue->allocate(64, ops::Use::kOutput);
+  const auto refused = [&](const std::function<void(Dispatch&)>& change) {
+    Dispatch d = add(*queue, all(x), all(y), 2, 1);
+    change(d);
+    return words_of([&] { queue->record({d}); });
+  };
+  CHECK(refused([](Dispatch&) {}) == "(nothing thrown)");
+  CHECK(has(refused([](Dispatch& d) { d.threads = 48; }), "add_f32: expected a multiple of 32 up to 512 threads"));
+  CHECK(has(refused([](Dispatch& d) { d.threads = 544; }), "got 544"));
+  CHECK(has(refused([](Dispatch& d) { d.groups[1] = 70000; }), "65535 threadgroups"));
+  CHECK(has(refused([](Dispatch& d) { d.groups[0] = 0; }), "at least 1 in x"));
+  CHECK(has(refused([](Dispatch& d) { d.arguments.pop_back(); }), "expected 3 arguments, params included, got 2"));
+  CHECK(has(refused([](Dispatch& d) { d.params.pop_back(); }), "expected params of 8 bytes, got 7"));
+  CHECK(has(refused([](Dispatch& d) { d.arguments[1].offset = 8; }), "multiple of 16"));
+  CHECK(has(refused([](Dispatch& d) { d.arguments[1].offset = 16; }), "within its memory of 64 bytes, got 64 from 16"));
+  CHECK(has(refused([&](Dispatch& d) { d.arguments[1].memory = x.get(); }), "expected no kernel to write an input"));
+  CHECK(has(refused([](Dispatch& d) { d.kernel = nullptr; }), "expected a kernel of this queue"));
+}
+
+TEST_CASE("cuda: waits a little by asking, then asleep; a fault is remembered") {
+  FakeCuda& fake = fresh();
+  const auto queue = make_cuda_queue(options());
+  const auto list = queue->record({});
+  fake.not_ready = 3;
+  queue->run(*list, nullptr);
+  CHECK(fake.blocked == 0);
+  fake.not_ready = 1 << 30;
+  queue->run(*list, nullptr);
+  CHECK(fake.blocked == 1);
+
+  fake.launch_fault = 700;
+  CHECK(
+      has(words_of([&] { queue->run(*list, nullptr); }), "[CudaQueue.run] the GPU failed: CUDA_ERROR_ILLEGAL_ADDRESS"));
+  fake.launch_fault = 0;
+  const std::string later = "the GPU failed earlier (CUDA_ERROR_ILLEGAL_ADDRESS";
+  CHECK(has(words_of([&] { queue->run(*list, nullptr); }), "[CudaQueue.run] " + later));
+  CHECK(has(words_of([&] { queue->record({}); }), later));
+  CHECK(has(words_of([&] { queue->allocate(1, ops::Use::kInput); }), later));
+}
+
+TEST_CASE("cuda: a forked child is told so, and frees nothing") {
+  FakeCuda& fake = fresh();
+  auto queue = make_cuda_queue(options());
+  auto memory = queue->allocate(4, ops::Use::kScratch);
+  const int alive = fake.alive;
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool told = words_of([&] { queue->allocate(4, ops::Use::kScratch); }).find("forked") != std::string::npos;
+    memory.reset();
+    queue.reset();
+    _exit(told && fake.alive == alive ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+
+TEST_CASE("cuda: kernels are compiled once a file, cached, and compiled again where the file is damaged") {
+  FakeCuda& fake = fresh();
+  const Folder folder;
+  CudaOptions o = options();
+  o.cache = folder.path / "new" / "kernels";
+  const auto load = [&] {
+    fake.compiles = 0;
+    const auto queue = make_cuda_queue(o);
+    CHECK(queue->kernel("add_f32").name == "add_f32");
+    CHECK(queue->kernel("plain").name == "plain");
+    return fake.compiles;
+  };
+  const auto files = [&] {
+    std::vector<fs::path> out;
+    for (const auto& entry : fs::directory_iterator(o.cache)) out.push_back(entry.path());
+    return out;
+  };
+  CHECK(load() == 1);
+  CHECK(std::find(fake.options.begin(), fake.options.end(), "--gpu-architecture=sm_90") != fake.options.end());
+  REQUIRE(files().size() == 1);
+  const fs::path path = files()[0];
+  CHECK(path.extension() == ".cubin");
+  CHECK(load() == 0);
+
+  std::ifstream in(path, std::ios::binary);
+  const std::string sound{std::istreambuf_iterator<char>(in), {}};
+  const auto put = [&](const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; };
+  for (std::size_t at = 0; at < sound.size(); at += 7) {
+    std::string damaged = sound;
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+    put(damaged);
+    CHECK(load() == 1);
+    put(sound.substr(0, at));
+    CHECK(load() == 1);
+  }
+  CHECK(load() == 0);
+  CHECK(files().size() == 1);
+
+  SUBCASE("another text, compiler or GPU") {
+    o.sources[0].text += " ";
+    CHECK(load() == 1);
+    fake.nvrtc_major = 12;
+    CHECK(load() == 1);
+    fake.major = 8;
+    fake.minor = 9;
+    CHECK(load() == 1);
+    CHECK(std::find(fake.options.begin(), fake.options.end(), "--gpu-architecture=sm_86") != fake.options.end());
+    CHECK(files().size() == 4);
+  }
+  SUBCASE("a cache that cannot be written") {
+    put("x");
+    o.cache = path / "below a file";
+    CHECK(load() == 1);
+    CHECK(load() == 1);
+  }
+}
+
+TEST_CASE("cuda: a kernel that does not compile, or does not exist") {
+  fresh();
+  CudaOptions o = options();
+  o.sources.push_back({"two.metal", "a mistake", {{"bad", "bad"}}});
+  const auto queue = make_cuda_queue(o);
+  CHECK(has(words_of([&] { queue->kernel("bad"); }),
+            "expected two.metal to compile for sm_90, but NVRTC 13.0 says \n"
+            "one.metal(7): error: identifier \"mistake\" is undefined"));
+  CHECK(has(words_of([&] { queue->kernel("none"); }), "expected a kernel's host_name, got none"));
+  CHECK(queue->kernel("plain").name == "plain");
+}
+
+TEST_CASE("cuda: what a machine may lack") {
+  FakeCuda& fake = fresh();
+  const auto refused = [&](const CudaOptions& o) { return words_of([&] { make_cuda_queue(o); }); };
+  CudaOptions o = options();
+
+  o.driver = "libno-such-driver.so.1";
+  CHECK(has(refused(o), "expected NVIDIA's driver library libno-such-driver.so.1"));
+  CHECK(cuda_device_count(o.driver) == 0);
+  o.driver = "libm.so.6";
+  CHECK(has(refused(o), "libm.so.6 has no cuInit"));
+  o = options();
+  CHECK(cuda_device_count(kFake) == 1);
+
+  o.device = 1;
+  CHECK(has(refused(o), "expected an NVIDIA GPU number 1, found 1"));
+  o.device = 0;
+  fake.devices = 0;
+  CHECK(has(refused(o), "expected an NVIDIA GPU number 0, found 0"));
+  CHECK(cuda_device_count(kFake) == 0);
+  fake.devices = 1;
+  fake.major = 6;
+  fake.minor = 1;
+  CHECK(has(refused(o), "expected a GPU of compute capability 7.0 or higher, got 6.1"));
+  fake.major = 7;
+  fake.minor = 0;
+  CHECK(has(refused(o), "NVRTC 13.0 cannot compile for this GPU, compute capability 7.0; it knows 75 to 100"));
+  fake.major = 9;
+
+  fake.driver_version = 12040;
+  CHECK(has(refused(o), "NVRTC 13.0 makes programs for drivers of CUDA 13 or newer, and this driver is for CUDA 12.4"));
+  CHECK(has(refused(o), "pip install nvidia-cuda-nvrtc-cu12"));
+  fake.driver_version = 13000;
+
+  const Folder folder;
+  const fs::path old = folder.path / "libcuda-old.so";
+  fs::copy_file(kFake, old);
+  fake_at(old.string()).driver_version = 11080;
+  o.driver = old.string();
+  CHECK(has(refused(o), "expected a driver for CUDA 12.0 or newer (525.60), got one for CUDA 11.8"));
+}
+
+TEST_CASE("cuda: where NVRTC is looked for") {
+  FakeCuda& fake = fresh();
+  const Folder folder;
+  CudaOptions o = options();
+  o.nvrtc = folder.path.string();
+  setenv("PERSONAPLEX_NVRTC", (folder.path / "absent").c_str(), 1);
+  const std::string words = words_of([&] { make_cuda_queue(o); });
+  CHECK(has(words, "expected NVRTC, CUDA's compiler"));
+  CHECK(has(words, "pip install 'personaplex[cuda]'"));
+  CHECK(has(words, (folder.path / "absent").string()));
+
+  setenv("PERSONAPLEX_NVRTC", folder.path.c_str(), 1);
+  CHECK(has(words_of([&] { make_cuda_queue(o); }), "which has no libnvrtc.so"));
+  fs::create_directories(folder.path / "lib");
+  fs::copy_file(kFake, folder.path / "lib" / "libnvrtc.so.13");
+  CHECK(words_of([&] { make_cuda_queue(o); }) == "(nothing thrown)");
+  unsetenv("PERSONAPLEX_NVRTC");
+  CHECK(words_of([&] { make_cuda_queue(o); }) == "(nothing thrown)");  // the option's folder
+  CHECK(fake.alive == 0);
+}
