@@ -8,11 +8,14 @@ limited by arithmetic instead. CPU only.
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
+from typing import Any
 
 import machine
+import saved
 
 from personaplex import _core
 
@@ -35,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--instruction-set", default="", metavar="NAME", help="such as avx2 (default: the fastest)")
     out.add_argument("--threads", type=int, default=0, metavar="N", help="default: all usable cores")
     out.add_argument("--repeats", type=int, default=50, metavar="N", help="calls of each, of which the median (50)")
-    out.add_argument("--json", action="store_true", help="a JSON object a line")
+    out.add_argument("--json", action="store_true", help="a JSON object a line, with the machine and the commit")
+    out.add_argument("--save", metavar="NAME", help="append these objects to bench/results/kernels/NAME.jsonl")
     return out
 
 
@@ -43,6 +47,17 @@ def bandwidth(threads: int) -> float:
     """GB/s of the reading loop that is fastest now."""
     loops = _core.read_bandwidth(threads=threads, passes=3)
     return max(statistics.median(passes) for passes in loops.values())
+
+
+def origin(options: argparse.Namespace) -> dict[str, Any]:
+    """What every line of this run has in common."""
+    return {
+        "instruction_set": options.instruction_set or os.environ.get("PERSONAPLEX_CPU") or "fastest",
+        "threads": options.threads or None,  # None: all usable cores
+        "machine": machine.describe(machine.describe_processor()),
+        "commit": machine.commit(),
+        "date": machine.today(),
+    }
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,8 +69,10 @@ def run(options: argparse.Namespace) -> None:
     cases = [case for case in cases if options.only in f"{case.op} {case.name}"]
     if not cases:
         raise ValueError(f"no case has {options.only!r} in its operation or place")
+    saved.check(options.save)
     if not options.json:
         print(_HEAD)
+    made_by = origin(options)
     frame_us = {"language model": 0.0, "codec": 0.0}
     memory, measured = bandwidth(options.threads), time.monotonic()
     for case in cases:
@@ -67,10 +84,13 @@ def run(options: argparse.Namespace) -> None:
         speed = case.bytes / taken / 1e3
         codec = case.op not in ("project", "project_qkv", "attend", "sample") or case.name.startswith("codec")
         frame_us["codec" if codec else "language model"] += case.per_frame * taken
+        facts = {name: getattr(case, name) for name in ("op", "name", "shape", "bits", "columns", "per_frame")}
+        numbers = {"us": round(taken, 2), "bytes": case.bytes, "gb_per_s": round(speed, 2)}
+        result = {**facts, **numbers, "bandwidth_gb_per_s": round(memory, 2), **made_by}
+        if options.save:
+            saved.append(f"kernels/{options.save}", [result])
         if options.json:
-            facts = {name: getattr(case, name) for name in ("op", "name", "shape", "bits", "columns", "per_frame")}
-            numbers = {"us": round(taken, 2), "bytes": case.bytes, "gb_per_s": round(speed, 2)}
-            print(json.dumps({**facts, **numbers, "bandwidth_gb_per_s": round(memory, 2)}), flush=True)
+            print(json.dumps(result), flush=True)
         else:
             print(
                 f"{case.op:16}{case.name:24}{case.shape:34}{case.bits:5}{case.columns:5}{case.per_frame:6}"

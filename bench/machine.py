@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -12,17 +13,16 @@ from typing import Any
 import personaplex
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results"
 
 
-def describe(info: dict[str, Any]) -> dict[str, Any]:
-    """The machine that a model with this `info` runs on."""
+def describe(device_name: str) -> dict[str, Any]:
+    """This machine, with the device that computes."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": describe_processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "device_name": info["device_name"],
+        "device_name": device_name,
     }
 
 
@@ -42,7 +42,7 @@ def describe_processor() -> str:
 
 def versions(info: dict[str, Any]) -> dict[str, str]:
     return {
-        "personaplex": personaplex.__version__,
+        "personaplex": _version(),
         "mlx": str(info["mlx_version"]),
         "python": platform.python_version(),
     }
@@ -77,6 +77,14 @@ def available_bytes() -> int:
     """Memory that can be had without swapping; a guess where the system does not say."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return _field("/proc/meminfo", "MemAvailable:") or max(0, physical - peak_bytes())
+
+
+def _version() -> str:
+    """The package's version; that of pyproject.toml where it runs from a source tree, uninstalled."""
+    if personaplex.__version__ != "0+unknown":
+        return personaplex.__version__
+    found = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else personaplex.__version__
 
 
 def _field(path: str, name: str) -> int:

@@ -67,7 +67,7 @@ def report(model_info: Json, measured: Measurement, counted: dict[str, int], opt
         "peak_rss_gb": round(measured.peak_bytes / 1e9, 3),
         "dispatches": _rounded(measured.calls, 1),
         "compare": None,
-        "machine": machine.describe(model_info),
+        "machine": machine.describe(model_info["device_name"]),
         "commit": machine.commit(),
         "date": machine.today(),
         "versions": machine.versions(model_info),

@@ -8,16 +8,15 @@ in turns. Speed does not depend on what the weights are: random ones of full siz
 
 import argparse
 import json
-import re
 import sys
 import time
 from pathlib import Path
 from typing import NoReturn
 
 import figure
-import machine
 import measure
 import report
+import saved
 
 import personaplex
 
@@ -102,8 +101,7 @@ def check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} must be {least} or more, not {value}")
-    if options.save is not None and not re.fullmatch(r"[\w.-]+", options.save):
-        raise ValueError(f"--save takes a name of letters, digits, dots and dashes, not {options.save!r}")
+    saved.check(options.save)
     if options.plot is not None:
         figure.check(options.plot)
 
@@ -124,9 +122,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot:
         figure.draw(result, measured.frames, options.plot)
     if options.save:
-        machine.RESULTS.mkdir(exist_ok=True)
-        with open(machine.RESULTS / f"{options.save}.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        saved.append(options.save, [result])
     print(json.dumps(result) if options.json else report.table(result))
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(BENCH))
 
 import frames  # noqa: E402
 import kernels  # noqa: E402
-import machine  # noqa: E402
+import saved  # noqa: E402
 import step_latency  # noqa: E402
 
 PARTS = ("mimi_encode", "temporal", "depformer", "mimi_decode")
@@ -78,6 +78,8 @@ def test_a_result_says_where_it_comes_from(measured):
     assert result["machine"]["cores"] >= 1
     assert result["machine"]["processor"]
     assert result["versions"]["mlx"] == _core.MLX_VERSION
+    assert result["versions"]["personaplex"][0].isdigit()
+    assert "unknown" not in result["versions"]["personaplex"]
     assert len(result["date"]) == 10
     if result["engine"] == "fused":
         assert result["dispatches"] > 50
@@ -92,7 +94,7 @@ def test_the_picture_is_drawn(measured):
 
 
 def test_the_table_is_for_people(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "RESULTS", tmp_path)
+    monkeypatch.setattr(saved, "RESULTS", tmp_path)
     options = ["--random", "tiny", "--device", "cpu", "--context", "0", "--rounds", "1", "--frames", "2", "--paced"]
     monkeypatch.setattr(sys, "argv", ["step_latency.py", *options, "--save", "here"])
     assert step_latency.main() == 0
@@ -100,8 +102,8 @@ def test_the_table_is_for_people(capsys, monkeypatch, tmp_path):
     out = capsys.readouterr().out
     for words in ("Mimi encode", "temporal", "depformer", "Mimi decode", "whole frame", "GB/s", "real-time factor"):
         assert words in out
-    saved = [json.loads(line) for line in (tmp_path / "here.jsonl").read_text().splitlines()]
-    assert [(one["paced"], one["frames"], one["compare"]) for one in saved] == [(True, 2, None)] * 2
+    kept = [json.loads(line) for line in (tmp_path / "here.jsonl").read_text().splitlines()]
+    assert [(one["paced"], one["frames"], one["compare"]) for one in kept] == [(True, 2, None)] * 2
 
 
 @pytest.mark.parametrize(
@@ -185,16 +187,21 @@ def test_the_cases_of_a_frame_read_what_a_frame_reads():
     assert [case.per_frame * case.bytes for case in ring] == [1000 * 2 * 32 * 4096 * 2]
 
 
-def test_kernels_are_timed_one_a_line(capsys, monkeypatch):
+def test_kernels_are_timed_one_a_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(saved, "RESULTS", tmp_path)
     options = ["--ragged", "--only", "conv", "--repeats", "2", "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--json"])
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options, "--json", "--save", "here"])
     assert kernels.main() == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [json.loads(line) for line in (tmp_path / "kernels" / "here.jsonl").read_text().splitlines()] == lines
     assert {line["op"] for line in lines} == {"conv", "conv_transpose"}
     for line in lines:
         assert line["us"] > 0
         assert line["gb_per_s"] == pytest.approx(line["bytes"] / line["us"] / 1e3, rel=0.1, abs=0.01)
         assert line["bandwidth_gb_per_s"] > 0
+        assert line["machine"]["processor"]
+        assert line["threads"] == 1
+        assert {"commit", "date", "instruction_set"} <= set(line)
     monkeypatch.setattr(sys, "argv", ["kernels.py", *options[:3], "--repeats", "1", "--instruction-set", "portable"])
     assert kernels.main() == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(lines)
@@ -207,6 +214,7 @@ def test_kernels_are_timed_one_a_line(capsys, monkeypatch):
         (["--instruction-set", "abacus", "--ragged"], "expected an instruction set of this machine (portable"),
         (["--columns", "33"], "1 to 32 columns, got 4, 16, 250 and 33"),
         (["--repeats", "0", "--ragged"], "repeats of 1 or more"),
+        (["--save", "a/b"], "--save takes a name"),
     ],
 )
 def test_kernels_refuse_in_one_line(options, message, capsys, monkeypatch):
