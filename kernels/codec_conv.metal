@@ -11,15 +11,15 @@
 // Where replicate > 0 and *is_first is not 0, the first `replicate` columns of the window count as copies of the one
 // that follows them, each `columns_in` wide.
 //
-// Weights: int16 [ceil(outputs / 8)][groups][ceil(width / 8)][8 outputs][8 values], zero where there is nothing, read as
-// one uint4 per output and octet of values; scales float [outputs].
+// Weights: int16 [ceil(outputs / 8)][groups][ceil(width / 8)][8 outputs][8 values], zero where there is nothing, read
+// as one uint4 per output and octet of values; scales float [outputs].
 //
 // Buffers: 0 window, 1 weights, 2 scales, 3 bias, 4 residual, 5 raw, 6 elu, 7 is_first, 8 params. What `flags` does not
 // ask for is not touched: any buffer will do. residual may be raw. 5 and 6 are written.
 //
 // Work: a simdgroup does P positions of `outputs of a simdgroup` O (8 or 32) for one of `splits` parts of the octets;
-// 32 / O lanes share an output. A threadgroup has S <= 8 simdgroups, S a multiple of splits. Grid (ceil(outputs / (O * S
-// / splits)), ceil(count / P), 1), 32 * S threads.
+// 32 / O lanes share an output. A threadgroup has S <= 8 simdgroups, S a multiple of splits. Grid (ceil(outputs / (O *
+// S / splits)), ceil(count / P), 1), 32 * S threads.
 //   codec_conv_p2_o8   one or two positions: as many simdgroups as possible for the weights
 //   codec_conv_p8_o8   some positions, many weights
 //   codec_conv_p8_o32  many positions

@@ -1,9 +1,9 @@
 // kernels/codec_residual.metal: a residual block of the codec: x + conv2(elu(conv1(window))).
 //
 // Contract: hidden[m][h] = elu(bias1[h] + sum over tap, c of W1[h][tap][c] * window[m + tap * dilation][c]), y[m][n] =
-// x[m][n] + bias2[n] + sum over h of W2[n][h] * hidden[m][h]; m < count, h < hidden, c and n < channels. raw = y and elu
-// = elu(y), where wanted; raw may be x. The window holds elu of the block's input: [(taps - 1) * dilation carried + count
-// new columns][channels] float32, time-major; its carry is codec_carry.metal's.
+// x[m][n] + bias2[n] + sum over h of W2[n][h] * hidden[m][h]; m < count, h < hidden, c and n < channels. raw = y and
+// elu = elu(y), where wanted; raw may be x. The window holds elu of the block's input: [(taps - 1) * dilation carried +
+// count new columns][channels] float32, time-major; its carry is codec_carry.metal's.
 //
 // Weights as in codec_conv.metal: int16 [ceil(outputs / 8)][groups][ceil(width / 8)][8][8], times a float per output:
 // conv1 has `taps` groups of width `channels`, conv2 one of width `hidden`.
@@ -11,10 +11,10 @@
 // Buffers: 0 window, 1 x, 2 weights1, 3 scales1, 4 bias1, 5 weights2, 6 scales2, 7 bias2, 8 raw, 9 elu, 10 params. What
 // `flags` does not ask for is not touched. 8 and 9 are written.
 //
-// Work: a threadgroup does P positions, all channels. Its simdgroups share out sets of 32 outputs, a lane each, and parts
-// of the sum of a set where there are more simdgroups than sets. Grid (ceil(count / P), 1, 1), 32 * S threads with P * S
-// <= 64. (P - 1 + (taps - 1) * dilation + 1) * channels rounded up to 8 must be at most 3072, P * hidden rounded up to 8
-// at most 1024; else do the two convolutions by codec_conv.metal.
+// Work: a threadgroup does P positions, all channels. Its simdgroups share out sets of 32 outputs, a lane each, and
+// parts of the sum of a set where there are more simdgroups than sets. Grid (ceil(count / P), 1, 1), 32 * S threads,
+// P * S at most 64. (P + (taps - 1) * dilation) * channels, with channels rounded up to 8, is at most 3072, P * hidden,
+// with hidden rounded up to 8, at most 1024; else do the two convolutions by codec_conv.metal.
 //   codec_residual_p8   S <= 8: up to 128 channels of the real model
 //   codec_residual_p4   S <= 16: 256
 //   codec_residual_p2   S <= 32: 512

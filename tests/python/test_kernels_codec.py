@@ -1,9 +1,9 @@
-"""The codec's GPU kernels (kernels/codec_*.metal), run by tools/metalsim with all of its checkers on, against float64."""
+"""The codec's GPU kernels (kernels/codec_*.metal), run by tools/metalsim with its checkers on, against float64."""
 
+import math
 import shutil
 import struct
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import count as numbers
@@ -41,9 +41,6 @@ def run(
 def frozen(array: Array) -> Array:
     array.flags.writeable = False
     return array
-
-
-NOTHING = frozen(np.zeros(4, np.float32))
 
 
 def nothing() -> Array:
@@ -140,13 +137,14 @@ class Conv:
         joined = self.dilation == 1
         count = (len(window) - self.carried) // self.stride
         positions, outputs = (int(part[1:]) for part in self.variant.split("_"))
-        flags = sum(bit for bit, on in zip((1, 2, 4, 8), (self.bias, residual, raw, activated)) if on is not None)
+        wanted = (self.bias, residual, raw, activated)
+        flags = sum(bit for bit, on in zip((1, 2, 4, 8), wanted, strict=True) if on is not None)
         params = struct.pack(
             "10i", count, out, 1 if joined else taps, taps * channels if joined else channels, self.stride * channels,
             self.dilation * channels, self.splits, flags, replicate, channels,
         )  # fmt: skip
         buffers = [window.reshape(-1), packed.values, packed.scales]
-        buffers += [nothing() if x is None else x.reshape(-1) for x in (self.bias, residual, raw, activated)]
+        buffers += [nothing() if x is None else x.reshape(-1) for x in wanted]
         buffers.append(frozen(np.array([first], np.int32)))
         sets = self.simdgroups // self.splits
         groups = (-(-out // (outputs * sets)), -(-count // positions), 1)
@@ -165,7 +163,7 @@ def carry(windows: list[tuple[Array, int]]) -> None:
     params = struct.pack("i", len(windows))
     buffers = [state, frozen(np.array(table, np.uint32))]
     run("codec_carry", "codec_carry", buffers, params, (len(windows), 1, 1), 256)
-    for (window, _), (offset, *_rest) in zip(windows, table):
+    for (window, _), (offset, *_rest) in zip(windows, table, strict=True):
         window[...] = state[offset : offset + window.size].reshape(window.shape)
 
 
@@ -208,7 +206,7 @@ def test_conv_streams(case: tuple[Any, ...]) -> None:
         carry([(window, conv.carried)])
 
 
-@pytest.mark.parametrize("channels, out, stride, count", [(7, 5, 3, 5), (33, 16, 5, 2), (8, 6, 4, 9)])
+@pytest.mark.parametrize(("channels", "out", "stride", "count"), [(7, 5, 3, 5), (33, 16, 5, 2), (8, 6, 4, 9)])
 def test_transposed_conv(channels: int, out: int, stride: int, count: int) -> None:
     """y[l][s] = bias + x[l - 1] . w[:, :, stride + s] + x[l] . w[:, :, s]."""
     rng = np.random.default_rng(channels)
@@ -253,7 +251,7 @@ def test_carry() -> None:
         moved[:carried] = window[len(window) - carried :]
         want.append(moved)
     carry(windows)
-    for (window, _), moved in zip(windows, want):
+    for (window, _), moved in zip(windows, want, strict=True):
         np.testing.assert_array_equal(window, moved)
 
 
@@ -292,3 +290,243 @@ def test_residual_block(case: tuple[int, ...]) -> None:
             assert_close(raw, want)
         if wanted & 8:
             assert_close(activated, elu(want))
+
+
+# Transformers.
+
+
+def gelu(x: Array) -> Array:
+    return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+    x = x.astype(np.float64)
+    centered = x - x.mean(axis=1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(axis=1, keepdims=True) + 1e-5) * weight + bias
+
+
+LINEARS = [  # variant, columns, outputs, inputs, simdgroups, splits, parts
+    ("store", 1, 24, 64, 4, 4, 0),
+    ("store", 3, 35, 20, 8, 2, 0),
+    ("gelu", 2, 70, 33, 6, 3, 0),
+    ("add", 2, 66, 530, 8, 8, 3),
+    ("add", 1, 9, 700, 2, 1, 0),
+    ("norm_store", 2, 24, 96, 4, 2, 0),
+    ("norm_gelu", 2, 40, 72, 8, 4, 3),
+    ("norm_gelu", 3, 19, 24, 4, 1, 2),
+]
+
+
+@pytest.mark.parametrize("case", LINEARS)
+def test_linear(case: tuple[Any, ...]) -> None:
+    variant, columns, outputs, inputs, simdgroups, splits, parts = case
+    rng = np.random.default_rng(outputs)
+    x, norm_weight, norm_bias = normal(rng, columns, inputs, scale=3), normal(rng, inputs), normal(rng, inputs)
+    weight = panels(normal(rng, outputs, 1, inputs, scale=inputs**-0.5))
+    layer_scale = normal(rng, outputs) if parts else None
+    width = outputs if variant == "add" else inputs
+    partials = normal(rng, max(parts, 1), columns, width)
+    y = normal(rng, columns, outputs)
+    before = y.astype(np.float64)
+    params = struct.pack("6i", columns, outputs, inputs, splits, parts, layer_scale is not None)
+    scale = nothing() if layer_scale is None else layer_scale
+    buffers = [x, partials, norm_weight, norm_bias, weight.values, weight.scales, scale]
+    groups = (-(-outputs // (8 * (simdgroups // splits))), -(-columns // 2), 1)
+    run(f"codec_linear_{variant}", "codec_linear", [*map(frozen, buffers), y], params, groups, 32 * simdgroups)
+
+    added = partials.astype(np.float64).sum(axis=0) if parts else 0
+    seen = layer_norm(x + added, norm_weight, norm_bias) if "norm" in variant else x
+    want = seen @ weight.exact[:, 0].T
+    if variant == "add":
+        want = before + added + want * (1 if layer_scale is None else layer_scale)
+    assert_close(y, gelu(want) if "gelu" in variant else want)
+
+
+def test_gelu_is_close_everywhere() -> None:
+    """Within 1e-6 from far left to far right: an identity matrix lets us choose what it sees."""
+    x = np.linspace(-9, 9, 8 * 128, dtype=np.float32).reshape(128, 8)
+    weight = panels(np.eye(8, dtype=np.float32)[:, None])
+    y = np.zeros((128, 8), np.float32)
+    params = struct.pack("6i", 128, 8, 8, 1, 0, 0)
+    buffers = [frozen(x), *(nothing() for _ in range(3)), weight.values, weight.scales, nothing(), y]
+    run("codec_linear_gelu", "codec_linear", buffers, params, (1, 64, 1), 32)
+    assert np.abs(y - gelu(x.astype(np.float64))).max() < 1e-6
+
+
+@dataclass
+class Ring:
+    """Pages with the keys and values of one layer somewhere in them, and the columns of a pass."""
+
+    heads: int
+    head_dim: int
+    slots: int
+    offset: int  # floats
+    past: int  # positions that lie behind the pass, all of them visible
+    columns: int
+
+    def __post_init__(self) -> None:
+        cells = 2 * self.heads * 32 * self.head_dim
+        self.pages = [np.full(self.offset + cells + 4, np.nan, np.float32) for _ in range(self.slots // 32)]
+        self.table = frozen(np.array([metalsim.address(page) for page in self.pages], np.uint64))
+        self.start = 2**33 + 7  # of the pass: positions need more than 32 bits
+        self.at = np.zeros(self.columns, COLUMN)
+        for t, column in enumerate(self.at):
+            # Columns after the first see two positions less of the past.
+            first = self.start - self.past + (2 if t > 0 else 0)
+            column["position"], column["first_visible"] = self.start + t, first
+            column["slot"] = (self.start + t) % self.slots
+        frozen(self.at)
+
+    def row(self, side: int, head: int, position: int) -> Array:
+        """A key (side 0) or value (1), writable."""
+        slot = position % self.slots
+        page = self.pages[slot // 32][self.offset : self.offset + 2 * self.heads * 32 * self.head_dim]
+        return page.reshape(2, self.heads, 32, self.head_dim)[side, head, slot % 32]
+
+
+COLUMN = np.dtype([("position", "<i8"), ("first_visible", "<i8"), ("slot", "<i4"), ("unused", "<i4")])
+
+
+@pytest.mark.parametrize(("columns", "heads", "head_dim", "splits"), [(2, 2, 16, 2), (1, 3, 12, 1), (3, 1, 6, 4)])
+def test_qkv(columns: int, heads: int, head_dim: int, splits: int) -> None:
+    rng = np.random.default_rng(heads)
+    inputs, width = 40, heads * head_dim
+    x, norm_weight, norm_bias = normal(rng, columns, inputs), normal(rng, inputs), normal(rng, inputs)
+    weight = panels(normal(rng, 3 * width, 1, inputs))
+    angle = rng.uniform(0, 6, (columns, head_dim // 2))
+    angles = np.stack([np.cos(angle), np.sin(angle)], axis=2).astype(np.float32)
+    ring = Ring(heads, head_dim, slots=64, offset=8, past=0, columns=columns)
+    before = [page.copy() for page in ring.pages]
+    q = np.full((columns, heads, head_dim), np.nan, np.float32)
+    params = struct.pack("5iI", columns, heads, head_dim, inputs, splits, 4 * ring.offset)
+    buffers = [
+        *map(frozen, (x, norm_weight, norm_bias)),
+        weight.values,
+        weight.scales,
+        frozen(angles),
+        ring.at,
+        ring.table,
+        q,
+    ]
+    groups = (-(-3 * width // (8 * (4 // splits))), -(-columns // 2), 1)
+    run("codec_qkv", "codec_qkv", buffers, params, groups, 128)
+
+    want = (layer_norm(x, norm_weight, norm_bias) @ weight.exact[:, 0].T).reshape(columns, 3, heads, head_dim)
+    pairs = want[:, :2].reshape(columns, 2, heads, head_dim // 2, 2)
+    turned = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angle)[:, None, None]
+    want[:, :2] = np.stack([turned.real, turned.imag], axis=-1).reshape(columns, 2, heads, head_dim)
+    assert_close(q, want[:, 0])
+    for t in range(columns):
+        for head in range(heads):
+            for side in range(2):
+                row = ring.row(side, head, ring.start + t)
+                assert_close(row, want[t, 1 + side, head])
+                row[...] = np.nan
+    for page, old in zip(ring.pages, before, strict=True):
+        np.testing.assert_array_equal(page, old)  # nothing else was written
+
+
+ATTENDS = [  # columns, heads, head_dim, slots, past, outputs, slices
+    (2, 2, 16, 64, 40, 24, 2),
+    (2, 1, 64, 96, 70, 33, 1),
+    (1, 3, 12, 32, 0, 20, 3),
+    (3, 2, 20, 64, 45, 40, 2),
+]
+
+
+@pytest.mark.parametrize("case", ATTENDS)
+def test_attend(case: tuple[int, ...]) -> None:
+    columns, heads, head_dim, slots, past, outputs, slices = case
+    rng = np.random.default_rng(head_dim)
+    ring = Ring(heads, head_dim, slots, offset=4, past=past, columns=columns)
+    for position in range(ring.start - past, ring.start + columns):
+        for side in range(2):
+            for head in range(heads):
+                ring.row(side, head, position)[...] = normal(rng, head_dim)
+    q = normal(rng, columns, heads, head_dim, scale=2)
+    out_proj = panels(normal(rng, outputs, heads, head_dim))
+    layer_scale = normal(rng, outputs) if columns != 3 else None
+    partials = np.full((heads, columns, outputs), np.nan, np.float32)
+    scaled = layer_scale is not None
+    params = struct.pack(
+        "4iI3if", columns, heads, head_dim, slots, 4 * ring.offset, outputs, slices, scaled, head_dim**-0.5
+    )
+    scale = layer_scale if scaled else nothing()
+    buffers = [frozen(q), ring.at, ring.table, out_proj.values, out_proj.scales, frozen(scale), partials]
+    run("codec_attend", "codec_attend", buffers, params, (heads, slices, -(-columns // 2)), 256)
+
+    want = np.zeros(partials.shape)
+    for t, column in enumerate(ring.at):
+        seen = range(column["first_visible"], column["position"] + 1)
+        for head in range(heads):
+            keys, values = (np.array([ring.row(side, head, p) for p in seen], np.float64) for side in range(2))
+            scores = keys @ q[t, head] / math.sqrt(head_dim)
+            weights = np.exp(scores - scores.max())
+            want[head, t] = out_proj.exact[:, head] @ (weights @ values / weights.sum())
+    assert_close(partials, want * (layer_scale if scaled else 1))
+
+
+# Between the codec's latent and its codes.
+
+
+@pytest.mark.parametrize(
+    ("levels", "bins", "d", "groups", "simdgroups"),
+    [((1, 4), 96, 32, 5, 4), ((2, 2), 60, 6, 60, 1), ((1, 0), 7, 40, 3, 8)],
+)
+def test_quantize(levels: tuple[int, int], bins: int, d: int, groups: int, simdgroups: int) -> None:
+    rng = np.random.default_rng(d)
+    codebooks = normal(rng, sum(levels), bins, d)
+    codebooks[:, bins // 2 :] = codebooks[:, : bins - bins // 2]  # every codeword but one in the middle is there twice
+    residual = np.full((2, 2, d), np.nan, np.float32)
+    residual[0] = normal(rng, 2, d)
+    want = []
+    for part in range(2):
+        x = residual[0, part].astype(np.float64)
+        for level in range(levels[0]) if part == 0 else range(levels[0], sum(levels)):
+            code = int(np.argmin(((x - codebooks[level]) ** 2).sum(axis=1)))
+            want.append(code)
+            x = x - codebooks[level, code]
+    distances = np.full((2, 2, groups), np.nan, np.float32)
+    indices = np.full((2, 2, groups), -1, np.int32)
+    codes = np.full(sum(levels), -1, np.int32)
+    frozen(codebooks)
+    for step in range(max(levels) + 1):
+        params = struct.pack("6i", step, *levels, bins, d, groups)
+        grid = (groups if step < max(levels) else 1, 2, 1)
+        buffers = [codebooks, residual, distances, indices, codes]
+        run("codec_quantize", "codec_quantize", buffers, params, grid, 32 * simdgroups)
+    assert codes.tolist() == want
+
+
+@pytest.mark.parametrize(("levels", "outputs", "d"), [((1, 3), 45, 32), ((2, 1), 16, 6), ((1, 0), 8, 16)])
+def test_dequantize(levels: tuple[int, int], outputs: int, d: int) -> None:
+    rng = np.random.default_rng(outputs)
+    codebooks, codes = normal(rng, sum(levels), 20, d), rng.integers(0, 20, sum(levels)).astype(np.int32)
+    parts = [panels(normal(rng, outputs, 1, d)) for _ in range(2)]
+    values, scales = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "scales"))
+    y = np.full((1, outputs), np.nan, np.float32)
+    params = struct.pack("5i", outputs, d, 20, *levels)
+    buffers = [*map(frozen, (codebooks, codes, values, scales)), y]
+    run("codec_dequantize", "codec_dequantize", buffers, params, (-(-outputs // 16), 1, 1), 64)
+    words = codebooks[np.arange(sum(levels)), codes].astype(np.float64)
+    sums = [words[: levels[0]].sum(axis=0), words[levels[0] :].sum(axis=0)]
+    assert_close(y, sum(part.exact[:, 0] @ x for part, x in zip(parts, sums, strict=True))[None])
+
+
+@pytest.mark.parametrize(("channels", "stride", "count", "biased"), [(40, 2, 1, False), (7, 3, 4, True)])
+def test_upsample_streams(channels: int, stride: int, count: int, biased: bool) -> None:
+    rng = np.random.default_rng(channels)
+    taps, bias = frozen(normal(rng, 2 * stride, channels)), normal(rng, channels)
+    window = np.zeros((1 + count, channels), np.float32)
+    signal = normal(rng, 3 * count, channels)
+    got = []
+    for frame in range(3):
+        window[1:] = signal[frame * count :][:count]
+        y = np.full((count * stride, channels), np.nan, np.float32)
+        params = struct.pack("4i", count, channels, stride, biased)
+        buffers = [window, taps, frozen(bias if biased else np.zeros(1, np.float32)), y]
+        run("codec_upsample", "codec_upsample", buffers, params, (2, 1, 1), 32)
+        got.append(y)
+    before = np.concatenate([np.zeros((1, channels)), signal[:-1]])
+    want = signal[:, None] * taps[:stride].astype(np.float64) + before[:, None] * taps[stride:]
+    assert_close(np.concatenate(got), want.reshape(-1, channels) + (bias if biased else 0))

@@ -1,0 +1,96 @@
+// kernels/codec_dequantize.metal: from codes to the latent: each part's codewords added up, projected, and summed.
+//
+// Contract: y[n] = sum over parts r of scale[r][n] * sum over i of q[r][n][i] * sum over the levels l of r of
+// codebooks[l][codes[l]][i], n < outputs, i < d. Part 1's levels follow those of part 0. A code outside 0..bins - 1
+// counts as the nearest one inside.
+//
+// Weights: for each part int16 [ceil(outputs / 8)][ceil(d / 8)][8 outputs][8 values], zero where there is nothing;
+// scales float [2][outputs].
+//
+// Buffers: 0 codebooks float [levels0 + levels1][bins][d], 1 codes int [levels0 + levels1], 2 weights, 3 scales, 4 y, 5
+// params. 4 is written.
+//
+// Work: a simdgroup does 8 outputs, 4 lanes each. Grid (ceil(outputs / (8 * S)), 1, 1), 32 * S threads. d at most 512.
+//   codec_dequantize
+#include <metal_stdlib>
+using namespace metal;
+
+struct CodecDequantizeParams {
+  int outputs;
+  int d;
+  int bins;
+  int levels0;
+  int levels1;
+};
+
+constant constexpr int kMaxD = 512;
+constant constexpr int kParts = 2;
+
+METAL_FUNC void unpack8(uint4 q, thread float* w) {
+  for (int i = 0; i < 4; i++) {
+    w[2 * i] = float(int(q[i] << 16) >> 16);
+    w[2 * i + 1] = float(int(q[i]) >> 16);
+  }
+}
+
+METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
+  sum = fma(w[0], a.x, sum);
+  sum = fma(w[1], a.y, sum);
+  sum = fma(w[2], a.z, sum);
+  sum = fma(w[3], a.w, sum);
+  sum = fma(w[4], b.x, sum);
+  sum = fma(w[5], b.y, sum);
+  sum = fma(w[6], b.z, sum);
+  return fma(w[7], b.w, sum);
+}
+
+[[kernel]] void codec_dequantize(
+    device const float* codebooks [[buffer(0)]],
+    device const int* codes [[buffer(1)]],
+    device const uint4* weights [[buffer(2)]],
+    device const float* scales [[buffer(3)]],
+    device float* y [[buffer(4)]],
+    constant CodecDequantizeParams& p [[buffer(5)]],
+    uint3 tgid [[threadgroup_position_in_grid]],
+    uint lid [[thread_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]],
+    uint sg [[simdgroup_index_in_threadgroup]],
+    uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float4 x4[kParts * kMaxD / 4];
+  threadgroup float* x = (threadgroup float*)x4;
+
+  const int octets = (p.d + 7) / 8;
+  for (int i = int(lid); i < kParts * octets * 8; i += int(simdgroups) * 32) {
+    const int part = i / (octets * 8);
+    const int j = i - part * octets * 8;
+    float sum = 0.0f;
+    if (j < p.d) {
+      const int last = part == 0 ? p.levels0 : p.levels0 + p.levels1;
+      for (int level = part == 0 ? 0 : p.levels0; level < last; level++) {
+        const int code = min(max(codes[level], 0), p.bins - 1);
+        sum += codebooks[(size_t(level) * p.bins + code) * p.d + j];
+      }
+    }
+    x[i] = sum;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+
+  // Panels beyond the last one repeat it and are dropped at the end.
+  const int panels = (p.outputs + 7) / 8;
+  const int set = int(tgid.x) * int(simdgroups) + int(sg);
+  const int n = set * 8 + int(lane) % 8;
+  float sum = 0.0f;
+  for (int part = 0; part < kParts; part++) {
+    device const uint4* w = weights + size_t(part * panels + min(set, panels - 1)) * size_t(octets * 8) + lane % 8;
+    float of_part = 0.0f;
+    for (int o = int(lane) / 8; o < octets; o += 4) {
+      float values[8];
+      unpack8(w[o * 8], values);
+      of_part = dot8(values, x4[(part * octets + o) * 2], x4[(part * octets + o) * 2 + 1], of_part);
+    }
+    if (n < p.outputs) sum = fma(of_part, scales[part * p.outputs + n], sum);
+  }
+  sum += simd_shuffle_xor(sum, ushort(8));
+  sum += simd_shuffle_xor(sum, ushort(16));
+  if (lane < 8 && n < p.outputs) y[n] = sum;
+}
