@@ -308,6 +308,7 @@ class Options:
     bits: int = 16
     steps: tuple[str, ...] = ("8", "16")  # "8": the agent's rows only; "16": every row
     chunks: tuple[int, ...] = CHUNKS
+    threads: int = 0  # of the fused engine; 0: all usable cores
 
 
 def check(path: Path | str, options: Options = Options()) -> list[Line]:
@@ -362,6 +363,7 @@ def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, ex
         dtype="float32" if exact or options.engine == "graph" else "auto",
         depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
         dequantize=exact,
+        threads=0 if exact else options.threads,
         **dict.fromkeys(parts, options.bits),
     )
 
@@ -374,11 +376,16 @@ def main() -> int:
     parser.add_argument("--bits", type=int, choices=(16, 8, 4), default=16)
     parser.add_argument("--depformer-steps", choices=("8", "16", "both"), default="both", help="half or all of them")
     parser.add_argument("--chunk", type=int, choices=range(1, 33), metavar="1..32", help="only this prefill chunk")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="fused engine only (default: all usable cores)"
+    )
     args = parser.parse_args()
+    if args.threads and (args.threads < 0 or args.engine != "fused"):
+        parser.error("--threads: expected 1 or more, and --engine fused")
     steps = ("8", "16") if args.depformer_steps == "both" else (args.depformer_steps,)
     chunks = (args.chunk,) if args.chunk else CHUNKS
     try:
-        lines = check(args.directory, Options(args.engine, args.device, args.bits, steps, chunks))
+        lines = check(args.directory, Options(args.engine, args.device, args.bits, steps, chunks, args.threads))
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1

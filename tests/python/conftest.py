@@ -1,6 +1,7 @@
 """Shared by all tests: caches in a temporary directory, one tiny random model, and hypothesis without deadlines."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ os.environ["PERSONAPLEX_CACHE"] = str(Path(_caches.name) / "personaplex")
 os.environ["HF_HOME"] = str(Path(_caches.name) / "huggingface")
 for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HUGGINGFACE_HUB_CACHE"):
     os.environ.pop(name, None)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))  # check, folder, tensors, weights
 
 import personaplex  # noqa: E402
 

@@ -32,11 +32,12 @@ def test_golden_data(name, bits):
     assert all(line.ok and not line.skipped for line in lines), "\n".join(map(str, lines))
 
 
-@pytest.mark.parametrize("bits", [16, 4])
+@pytest.mark.parametrize(("bits", "threads"), [(16, 1), (4, 2)])
 @pytest.mark.parametrize("name", instruction_sets())
-def test_golden_data_with_every_instruction_set(name, bits, monkeypatch):
+def test_golden_data_with_every_instruction_set(name, bits, threads, monkeypatch):
     monkeypatch.setenv("PERSONAPLEX_CPU", name)
-    lines = check.check(DATA / "nano", check.Options(engine="fused", bits=bits, steps=("8",), chunks=(32,)))
+    options = check.Options(engine="fused", bits=bits, threads=threads, steps=("8",), chunks=(32,))
+    lines = check.check(DATA / "nano", options)
     assert all(line.ok for line in lines), "\n".join(map(str, lines))
 
 

@@ -73,6 +73,16 @@ def test_script_prints_a_line_per_group():
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [[group, "ok"] for group in GROUPS]
 
 
+def test_script_takes_threads_for_the_fused_engine_only():
+    nano, fused = str(DATA / "nano"), ("--engine", "fused", "--threads")
+    one = run_script(nano, *fused, "1", "--depformer-steps", "8", "--chunk", "8")
+    assert one.returncode == 0, one.stdout + one.stderr
+    for wrong in (("--threads", "2"), (*fused, "-1")):
+        done = run_script(nano, *wrong)
+        assert done.returncode == 2
+        assert "--threads: expected 1 or more" in done.stderr
+
+
 def test_script_fails_on_a_miss(tmp_path):
     done = run_script(altered(tmp_path, lambda golden: bump(golden, "temporal.hidden")), "--depformer-steps", "8")
     assert done.returncode == 1
