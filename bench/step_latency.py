@@ -41,6 +41,10 @@ what the table says:
   MB          what the part reads from memory, counted from the table of weights
   GB/s        MB / p50
   of memory   of the speed at which a loop that does nothing else reads this machine's memory
+
+What every key of the JSON means: docs/performance.md, "The keys of a result".
+PERSONAPLEX_CPU=NAME in the environment takes that instruction set instead of the fastest one: portable, neon, avx2,
+avx512vnni or avx512bf16.
 """
 
 
@@ -74,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=250,
         metavar="N",
-        help="frames that the model remembers when the first one is timed; 12.5 a second (default: 250)",
+        help="frames that the model remembers when the first one is timed; 12.5 a second, at least those of the silent "
+        "prompt and --warmup (default: 250)",
     )
     run.add_argument("--rounds", type=int, default=5, metavar="N", help="with the memory's speed between (default: 5)")
     run.add_argument(
@@ -85,7 +90,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--compare",
         choices=("graph",),
-        help="then time plain MLX operations as well, in the dtype that is faster here, taking turns",
+        help="then time plain MLX operations as well, taking turns, or one after the other where memory does not hold "
+        "both; in the dtype whose depformer is faster here; with an empty ring where filling it takes over 60 s",
     )
     show = out.add_argument_group("output")
     show.add_argument("--json", action="store_true", help="one JSON object instead of the table")

@@ -89,6 +89,15 @@ def test_a_result_says_where_it_comes_from(measured):
         assert (result["dispatches"], result["threads"]) == (None, None)
 
 
+def test_every_key_is_documented(measured):
+    text = (BENCH.parent / "docs" / "performance.md").read_text("utf-8")
+    table = text.split("## The keys of a result")[1].split("\n## ")[0]
+    result, _ = measured
+    inner = [result["compare"], result["machine"], result["versions"], result["parts"], result["parts"]["total"]]
+    for key in {key for keys in (result, *inner) for key in keys}:
+        assert f"`{key}`" in table, key
+
+
 def test_the_picture_is_drawn(measured):
     assert measured[1].read_bytes().startswith(b"\x89PNG")
 
