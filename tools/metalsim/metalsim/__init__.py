@@ -1,6 +1,7 @@
-"""Runs Metal kernels on a Linux CPU, with checks. See ../README.md."""
+"""Runs Metal kernels on a Linux CPU, with checks, and translates them to CUDA. See ../README.md."""
 
 from .build import build, runtime, typecheck
+from .cuda import CudaSource, compile_cuda, to_cuda
 from .errors import CompileError, Fault, ToolError
 from .library import Library, compile
 from .memory import address
@@ -9,6 +10,7 @@ from .toolchain import clang
 
 __all__ = [
     "CompileError",
+    "CudaSource",
     "Fault",
     "Library",
     "ToolError",
@@ -16,7 +18,9 @@ __all__ = [
     "build",
     "clang",
     "compile",
+    "compile_cuda",
     "mutants",
     "runtime",
+    "to_cuda",
     "typecheck",
 ]

@@ -83,7 +83,7 @@ def _kernel_side(checked: bool) -> Path:
 
 def compile_cpp(text: str, checked: bool, options: Sequence[str] = ()) -> Path:
     """The library of a rewritten text, which includes its headers itself."""
-    output = toolchain.cache() / f"kernels-{_key(text, checked, options)}.so"
+    output = toolchain.cache() / f"kernels-{_key(text, checked, options, _sources(toolchain.ROOT / 'cuda'))}.so"
     if output.exists():
         return output
     part = output.with_suffix(".o")

@@ -1,0 +1,143 @@
+"""Metal text to CUDA C++ for nvcc and NVRTC. Bodies and helpers stay as they are, line by line.
+
+Each kernel becomes a device function of the same parameters, and each host_name a `extern "C" __global__` function
+that calls it: its parameters are the buffers in the order of the text, references (`constant Params&`) by value. One
+[[threadgroup(n)]] parameter gets the dynamic shared memory. Words that mean address spaces are erased from the text:
+macros for `device` and `constant` would destroy CUDA's own __device__ and __constant__.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import source, toolchain
+from .build import compile_cpp
+from .errors import CompileError
+from .flatten import flatten, read
+from .library import Library
+from .rewrite import Constants, constant_value
+
+FOLDER = toolchain.ROOT / "cuda"
+_SWIZZLE = re.compile(r"\.([xyzw]{2,4})\b(?!\s*\()")
+
+
+@dataclass(frozen=True)
+class CudaSource:
+    """text: a translation unit that needs no other file. names: the C symbol of the kernel of each host_name."""
+
+    text: str
+    names: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Translation:
+    text: str
+    names: dict[str, str]
+    buffers: dict[str, list[source.Parameter]]
+
+
+def _wrapper(symbol: str, expression: str, kernel: source.Kernel) -> str:
+    kind = f"decltype(&{expression})"
+    declared, arguments = [], []
+    for i, parameter in enumerate(kernel.parameters):
+        if parameter.kind == "builtin":
+            arguments.append(f"msl_cuda::builtin<msl_cuda::at<{kind}, {i}>>(msl_cuda::{parameter.builtin}())")
+        elif parameter.kind == "threadgroup":
+            arguments.append(f"(msl_cuda::at<{kind}, {i}>)msl_cuda::dynamic_shared()")
+        else:
+            by_value = "MSL_GRID_CONSTANT " if "&" in parameter.declaration else ""
+            declared.append(f"{by_value}msl_cuda::passed<{kind}, {i}> {parameter.name}")
+            arguments.append(parameter.name)
+    bounds = f"__launch_bounds__({kernel.max_threads}) " if kernel.max_threads else ""
+    return (
+        f'extern "C" __global__ {bounds}void {symbol}({", ".join(declared)}) {{ '
+        f"{expression}({', '.join(arguments)}); }}"
+    )
+
+
+def _translate(text: str, constants: Constants) -> _Translation:
+    kernels = source.kernels(text)
+    for kernel in kernels.values():
+        if sum(p.kind == "threadgroup" for p in kernel.parameters) > 1:
+            raise CompileError(
+                f"{kernel.name}: CUDA has one dynamic shared memory, so one [[threadgroup(n)]] parameter"
+            )
+    expressions = source.host_names(text)
+    plain = {name for name, kernel in kernels.items() if not kernel.is_template}
+    # The host_name belongs to the __global__ function, so a kernel that is not a template gets another name.
+    names = {host_name: host_name for host_name, _ in expressions}
+
+    text = source.INSTANTIATION.sub(lambda m: "\0" + "\n" * m[0].count("\n"), text)
+    text = re.sub("\0" + r"[^;]*;", lambda m: "\n" * m[0].count("\n"), text)
+    text = source.KERNEL.sub(
+        lambda m: f"MSL_D void {'msl_' if m[1] in plain else ''}{m[1]}(" + "\n" * m[0].count("\n"), text
+    )
+    text = re.sub(
+        source.THREADGROUP_VARIABLE.pattern, lambda m: f"{m[1]}{m[2]}__shared__ {m[3]}{m[4]};", text
+    )  # before `threadgroup` is erased
+    text = source.FUNCTION_CONSTANT.sub(
+        lambda m: f"constexpr {m[1]} {m[2]} = {constant_value(m[2], int(m[3]), constants)};", text
+    )
+    text = re.sub(r"\[\[.*?\]\]", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
+    text = re.sub(
+        r"^((?:static\s+)?)constant\s+(?=[^()=;]*\[[^;]*\{)", r"\1__constant__ const ", text, flags=re.MULTILINE
+    )
+    text = text.replace("__constant__ const constexpr ", "__constant__ constexpr ")
+
+    def words(match: re.Match[str]) -> str:
+        line = re.sub(r"\bconstant\b", "const", match[0])
+        return _SWIZZLE.sub(r".\1()", re.sub(r"\b(?:device|thread|threadgroup)\b ?", "", line))
+
+    text = re.sub(r"^(?!#).*$", words, text, flags=re.MULTILINE)
+    text = re.sub(r'^# (\d+) ("[^"]*").*$', r"#line \1 \2", text, flags=re.MULTILINE)
+
+    buffers, wrappers = {}, []
+    for host_name, expression in expressions:
+        kernel = kernels[re.sub(r"<.*", "", expression.split("::")[-1], flags=re.DOTALL).strip()]
+        wrappers.append(_wrapper(host_name, f"msl_{expression}" if expression in plain else expression, kernel))
+        buffers[host_name] = [p for p in kernel.parameters if p.kind == "buffer"]
+    text += '\n#line 1 "the __global__ functions"\n' + "\n".join(wrappers) + "\n"
+    return _Translation(text, names, buffers)
+
+
+def _flat(path_or_text: str | Path, defines: Sequence[str], include: Sequence[str | Path]) -> str:
+    text, name = read(path_or_text)
+    return flatten(text, name, [*defines, "METALSIM_CUDA=1"], include)
+
+
+def to_cuda(
+    path_or_text: str | Path,
+    constants: Constants | None = None,
+    defines: Sequence[str] = (),
+    include: Sequence[str | Path] = (),
+) -> CudaSource:
+    """Translates a kernel file or text; METALSIM_CUDA is defined in it. CompileError when it cannot be."""
+    done = _translate(_flat(path_or_text, defines, include), constants or {})
+    header = (FOLDER / "msl_cuda.h").read_text(encoding="utf-8").replace("#pragma once\n", "")
+    return CudaSource(header + done.text, done.names)
+
+
+def compile_cuda(
+    path_or_text: str | Path,
+    constants: Constants | None = None,
+    defines: Sequence[str] = (),
+    include: Sequence[str | Path] = (),
+) -> Library:
+    """The translated text on the simulator, unchecked: a test of the translation that needs no GPU."""
+    done = _translate(_flat(path_or_text, defines, include), constants or {})
+    entries = []
+    for number, (host_name, buffers) in enumerate(done.buffers.items()):
+        kinds = [f"msl::Signature<decltype(&{host_name})>::at<{i}>" for i in range(len(buffers))]
+        arguments = ", ".join(f"msl::buffer<{k}>(c.buffers[{p.index}])" for k, p in zip(kinds, buffers, strict=True))
+        table = ", ".join(
+            f'msl::describe<{k}>("{p.name}", {p.index}, false)' for k, p in zip(kinds, buffers, strict=True)
+        )
+        entries.append(
+            f"static void run_{number}(const msl::ThreadContext& c) {{ {host_name}({arguments}); }}\n"
+            f"static const msl::Parameter parameters_{number}[] = {{{table}}};\n"
+            f'static msl::Registration entry_{number}({{"{host_name}", run_{number}, '
+            f"parameters_{number}, {len(buffers)}}});"
+        )
+    text = f'#include "cuda_on_cpu.h"\n#include "msl_cuda.h"\n{done.text}\n' + "\n".join(entries) + "\n"
+    return Library(compile_cpp(text, False, ["-I", str(FOLDER)]))
