@@ -33,19 +33,16 @@ def library(name: str) -> Any:
 
 
 def run(
-    kernel: str, file: str, buffers: list[Array], params: bytes, groups: tuple[int, int, int], threads: int
+    kernel: str, file: str, buffers: list[Array | None], params: bytes, groups: tuple[int, int, int], threads: int
 ) -> None:
-    library(file).run(kernel, [*buffers, params], groups=groups, threads=threads, order=f"shuffle:{next(_seeds)}")
+    """None stands for a buffer that the kernel leaves alone."""
+    bound = [frozen(np.full(1, np.nan, np.float32)) if buffer is None else buffer for buffer in buffers]
+    library(file).run(kernel, [*bound, params], groups=groups, threads=threads, order=f"shuffle:{next(_seeds)}")
 
 
 def frozen(array: Array) -> Array:
     array.flags.writeable = False
     return array
-
-
-def nothing() -> Array:
-    """For a buffer that the flags say is not there."""
-    return frozen(np.zeros(4, np.float32))
 
 
 @dataclass
@@ -144,7 +141,7 @@ class Conv:
             self.dilation * channels, self.splits, flags, replicate, channels,
         )  # fmt: skip
         buffers = [window.reshape(-1), packed.values, packed.scales]
-        buffers += [nothing() if x is None else x.reshape(-1) for x in wanted]
+        buffers += [None if x is None else x.reshape(-1) for x in wanted]
         buffers.append(frozen(np.array([first], np.int32)))
         sets = self.simdgroups // self.splits
         groups = (-(-out // (outputs * sets)), -(-count // positions), 1)
@@ -196,8 +193,11 @@ def test_conv_streams(case: tuple[Any, ...]) -> None:
         own = slice(frame * count, (frame + 1) * count)
         window[conv.carried :] = signal[own.start * stride : own.stop * stride]
         raw, activated = (np.full((count, out), np.nan, np.float32) for _ in range(2))
-        with_residual = residual[own].copy() if frame != 1 else None
-        conv.run(window.copy(), with_residual, None if frame == 2 else raw, None if frame == 1 else activated)
+        with_residual = residual[own] if frame != 1 else None
+        if frame == 0:
+            raw[...] = residual[own]
+            with_residual = raw  # in place
+        conv.run(window, with_residual, None if frame == 2 else raw, None if frame == 1 else activated)
         frame_want = want[own] + (0 if frame == 1 else residual[own])
         if frame != 2:
             assert_close(raw, frame_want)
@@ -278,14 +278,15 @@ def test_residual_block(case: tuple[int, ...]) -> None:
         raw, activated = (np.full((count, channels), np.nan, np.float32) for _ in range(2))
         flags = wanted + (0 if biases[0] is None else 3)
         params = struct.pack("6i", count, channels, hidden, 3, dilation, flags)
-        b1, b2 = (nothing() if b is None else b for b in biases)
-        outs = [raw if wanted & 4 else nothing(), activated if wanted & 8 else nothing()]
-        buffers = [window.copy(), x.copy(), w1.values, w1.scales, b1, w2.values, w2.scales, b2, *outs]
+        want_x = x.astype(np.float64)
+        raw = x if wanted == 12 else raw
+        outs = [raw if wanted & 4 else None, activated if wanted & 8 else None]
+        buffers = [window, x, w1.values, w1.scales, biases[0], w2.values, w2.scales, biases[1], *outs]
         groups = (-(-count // positions), 1, 1)
         run(f"codec_residual_p{positions}", "codec_residual", buffers, params, groups, 32 * simdgroups)
         b1, b2 = (0 if b is None else b for b in biases)
         taps = [window[tap * dilation :][:count].astype(np.float64) @ w1.exact[:, tap].T for tap in range(3)]
-        want = x + b2 + elu(sum(taps) + b1) @ w2.exact[:, 0].T
+        want = want_x + b2 + elu(sum(taps) + b1) @ w2.exact[:, 0].T
         if wanted & 4:
             assert_close(raw, want)
         if wanted & 8:
@@ -329,10 +330,10 @@ def test_linear(case: tuple[Any, ...]) -> None:
     y = normal(rng, columns, outputs)
     before = y.astype(np.float64)
     params = struct.pack("6i", columns, outputs, inputs, splits, parts, layer_scale is not None)
-    scale = nothing() if layer_scale is None else layer_scale
-    buffers = [x, partials, norm_weight, norm_bias, weight.values, weight.scales, scale]
+    given = [x, partials if parts else None, norm_weight, norm_bias, weight.values, weight.scales, layer_scale]
+    buffers = [None if array is None else frozen(array) for array in given]
     groups = (-(-outputs // (8 * (simdgroups // splits))), -(-columns // 2), 1)
-    run(f"codec_linear_{variant}", "codec_linear", [*map(frozen, buffers), y], params, groups, 32 * simdgroups)
+    run(f"codec_linear_{variant}", "codec_linear", [*buffers, y], params, groups, 32 * simdgroups)
 
     added = partials.astype(np.float64).sum(axis=0) if parts else 0
     seen = layer_norm(x + added, norm_weight, norm_bias) if "norm" in variant else x
@@ -348,7 +349,7 @@ def test_gelu_is_close_everywhere() -> None:
     weight = panels(np.eye(8, dtype=np.float32)[:, None])
     y = np.zeros((128, 8), np.float32)
     params = struct.pack("6i", 128, 8, 8, 1, 0, 0)
-    buffers = [frozen(x), *(nothing() for _ in range(3)), weight.values, weight.scales, nothing(), y]
+    buffers = [frozen(x), None, None, None, weight.values, weight.scales, None, y]
     run("codec_linear_gelu", "codec_linear", buffers, params, (1, 64, 1), 32)
     assert np.abs(y - gelu(x.astype(np.float64))).max() < 1e-6
 
@@ -451,8 +452,7 @@ def test_attend(case: tuple[int, ...]) -> None:
     params = struct.pack(
         "4iI3if", columns, heads, head_dim, slots, 4 * ring.offset, outputs, slices, scaled, head_dim**-0.5
     )
-    scale = layer_scale if scaled else nothing()
-    buffers = [frozen(q), ring.at, ring.table, out_proj.values, out_proj.scales, frozen(scale), partials]
+    buffers = [frozen(q), ring.at, ring.table, out_proj.values, out_proj.scales, layer_scale, partials]
     run("codec_attend", "codec_attend", buffers, params, (heads, slices, -(-columns // 2)), 256)
 
     want = np.zeros(partials.shape)
@@ -524,7 +524,7 @@ def test_upsample_streams(channels: int, stride: int, count: int, biased: bool) 
         window[1:] = signal[frame * count :][:count]
         y = np.full((count * stride, channels), np.nan, np.float32)
         params = struct.pack("4i", count, channels, stride, biased)
-        buffers = [window, taps, frozen(bias if biased else np.zeros(1, np.float32)), y]
+        buffers = [window, taps, bias if biased else None, y]
         run("codec_upsample", "codec_upsample", buffers, params, (2, 1, 1), 32)
         got.append(y)
     before = np.concatenate([np.zeros((1, channels)), signal[:-1]])
