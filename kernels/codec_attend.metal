@@ -48,21 +48,21 @@ METAL_FUNC void unpack8(uint4 q, thread float* w) {
 }
 
 METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
-  sum = fma(w[0], a.x, sum);
-  sum = fma(w[1], a.y, sum);
-  sum = fma(w[2], a.z, sum);
-  sum = fma(w[3], a.w, sum);
-  sum = fma(w[4], b.x, sum);
-  sum = fma(w[5], b.y, sum);
-  sum = fma(w[6], b.z, sum);
-  return fma(w[7], b.w, sum);
+  sum = metal::fma(w[0], a.x, sum);
+  sum = metal::fma(w[1], a.y, sum);
+  sum = metal::fma(w[2], a.z, sum);
+  sum = metal::fma(w[3], a.w, sum);
+  sum = metal::fma(w[4], b.x, sum);
+  sum = metal::fma(w[5], b.y, sum);
+  sum = metal::fma(w[6], b.z, sum);
+  return metal::fma(w[7], b.w, sum);
 }
 
 METAL_FUNC float dot4(float4 a, float4 b, float sum) {
-  sum = fma(a.x, b.x, sum);
-  sum = fma(a.y, b.y, sum);
-  sum = fma(a.z, b.z, sum);
-  return fma(a.w, b.w, sum);
+  sum = metal::fma(a.x, b.x, sum);
+  sum = metal::fma(a.y, b.y, sum);
+  sum = metal::fma(a.z, b.z, sum);
+  return metal::fma(a.w, b.w, sum);
 }
 
 /// Row `slot` of a head's keys (side = head) or values (side = heads + head).

@@ -34,6 +34,5 @@ struct CodecCarryParams {
     if (at < carried) value = window[fresh + at];
     threadgroup_barrier(mem_flags::mem_device);
     if (at < carried) window[at] = value;
-    threadgroup_barrier(mem_flags::mem_device);
   }
 }

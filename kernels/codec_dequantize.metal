@@ -34,14 +34,14 @@ METAL_FUNC void unpack8(uint4 q, thread float* w) {
 }
 
 METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
-  sum = fma(w[0], a.x, sum);
-  sum = fma(w[1], a.y, sum);
-  sum = fma(w[2], a.z, sum);
-  sum = fma(w[3], a.w, sum);
-  sum = fma(w[4], b.x, sum);
-  sum = fma(w[5], b.y, sum);
-  sum = fma(w[6], b.z, sum);
-  return fma(w[7], b.w, sum);
+  sum = metal::fma(w[0], a.x, sum);
+  sum = metal::fma(w[1], a.y, sum);
+  sum = metal::fma(w[2], a.z, sum);
+  sum = metal::fma(w[3], a.w, sum);
+  sum = metal::fma(w[4], b.x, sum);
+  sum = metal::fma(w[5], b.y, sum);
+  sum = metal::fma(w[6], b.z, sum);
+  return metal::fma(w[7], b.w, sum);
 }
 
 [[kernel]] void codec_dequantize(
@@ -88,7 +88,7 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
       unpack8(w[o * 8], values);
       of_part = dot8(values, x4[(part * octets + o) * 2], x4[(part * octets + o) * 2 + 1], of_part);
     }
-    if (n < p.outputs) sum = fma(of_part, scales[part * p.outputs + n], sum);
+    if (n < p.outputs) sum = metal::fma(of_part, scales[part * p.outputs + n], sum);
   }
   sum += simd_shuffle_xor(sum, ushort(8));
   sum += simd_shuffle_xor(sum, ushort(16));

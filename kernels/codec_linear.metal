@@ -46,14 +46,14 @@ METAL_FUNC void unpack8(uint4 q, thread float* w) {
 }
 
 METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
-  sum = fma(w[0], a.x, sum);
-  sum = fma(w[1], a.y, sum);
-  sum = fma(w[2], a.z, sum);
-  sum = fma(w[3], a.w, sum);
-  sum = fma(w[4], b.x, sum);
-  sum = fma(w[5], b.y, sum);
-  sum = fma(w[6], b.z, sum);
-  return fma(w[7], b.w, sum);
+  sum = metal::fma(w[0], a.x, sum);
+  sum = metal::fma(w[1], a.y, sum);
+  sum = metal::fma(w[2], a.z, sum);
+  sum = metal::fma(w[3], a.w, sum);
+  sum = metal::fma(w[4], b.x, sum);
+  sum = metal::fma(w[5], b.y, sum);
+  sum = metal::fma(w[6], b.z, sum);
+  return metal::fma(w[7], b.w, sum);
 }
 
 /// sums [2] += octets begin + share, begin + share + 4, ... of a panel; column t's octet `begin` is at x + t * row.
@@ -71,12 +71,12 @@ METAL_FUNC void add_octets(device const uint4* w, int begin, int end, int share,
 
 /// x / 2 (1 + erf(x / sqrt 2)): erfc by Abramowitz and Stegun 7.1.26.
 METAL_FUNC float gelu(float x) {
-  const float z = fabs(x) * 0.70710678f;
-  const float t = 1.0f / fma(z, 0.3275911f, 1.0f);
-  float p = fma(1.061405429f, t, -1.453152027f);
-  p = fma(p, t, 1.421413741f);
-  p = fma(p, t, -0.284496736f);
-  p = fma(p, t, 0.254829592f);
+  const float z = metal::fabs(x) * 0.70710678f;
+  const float t = 1.0f / metal::fma(z, 0.3275911f, 1.0f);
+  float p = metal::fma(1.061405429f, t, -1.453152027f);
+  p = metal::fma(p, t, 1.421413741f);
+  p = metal::fma(p, t, -0.284496736f);
+  p = metal::fma(p, t, 0.254829592f);
   const float tail = x * 0.5f * (p * t * metal::precise::exp(-z * z));
   return x < 0.0f ? tail : x - tail;
 }
@@ -139,7 +139,7 @@ template <bool kNorm, int kEpilogue>
       float squares = 0.0f;
       for (int k = int(lane); k < p.inputs; k += 32) {
         const float d = staged[t * row + k] - mean[t];
-        squares = fma(d, d, squares);
+        squares = metal::fma(d, d, squares);
       }
       factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
     }

@@ -43,14 +43,14 @@ METAL_FUNC void unpack8(uint4 q, thread float* w) {
 }
 
 METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
-  sum = fma(w[0], a.x, sum);
-  sum = fma(w[1], a.y, sum);
-  sum = fma(w[2], a.z, sum);
-  sum = fma(w[3], a.w, sum);
-  sum = fma(w[4], b.x, sum);
-  sum = fma(w[5], b.y, sum);
-  sum = fma(w[6], b.z, sum);
-  return fma(w[7], b.w, sum);
+  sum = metal::fma(w[0], a.x, sum);
+  sum = metal::fma(w[1], a.y, sum);
+  sum = metal::fma(w[2], a.z, sum);
+  sum = metal::fma(w[3], a.w, sum);
+  sum = metal::fma(w[4], b.x, sum);
+  sum = metal::fma(w[5], b.y, sum);
+  sum = metal::fma(w[6], b.z, sum);
+  return metal::fma(w[7], b.w, sum);
 }
 
 [[kernel]] void codec_qkv(
@@ -97,7 +97,7 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
     float squares = 0.0f;
     for (int k = int(lane); k < p.inputs; k += 32) {
       const float d = normed[t * row + k] - mean[t];
-      squares = fma(d, d, squares);
+      squares = metal::fma(d, d, squares);
     }
     factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
   }

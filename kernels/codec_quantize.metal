@@ -91,7 +91,7 @@ constant constexpr int kParts = 2;
     float sum = 0.0f;
     for (int i = int(lane); i < p.d; i += 32) {
       const float difference = x[i] - level[size_t(c) * p.d + i];
-      sum = fma(difference, difference, sum);
+      sum = metal::fma(difference, difference, sum);
     }
     sum = simd_sum(sum);
     if (sum < least) {
