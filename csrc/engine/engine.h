@@ -31,7 +31,8 @@ struct SamplingOptions {
   Sampling audio{0.8F, 250};
 };
 
-/// The mutable half of one conversation on the device: KV rings, codec buffers. A value: clone() is deep.
+/// The mutable half of one conversation on the device: KV rings, codec buffers. A value: a clone is as
+/// good as a deep copy; memory that it shares is copied before anybody writes to it.
 struct EngineState {
   virtual ~EngineState() = default;
   virtual std::unique_ptr<EngineState> clone() const = 0;

@@ -8,8 +8,9 @@
 //  - No call allocates. Calls of one thread take effect in the order they are made. Outputs overlap inputs only where
 //    said.
 //  - Sums are float32. Where an operation multiplies by a weight matrix of the language model, x may be rounded to
-//    bfloat16 first (and, for several columns, the dequantized weights too): tolerance 8e-3 of ||y|| per call. The
-//    codec's operations keep x in float32 and hold weights in 16 bits: tolerance 2e-4 of ||y|| per call.
+//    bfloat16 or to integers with a scale for some values of it (cpu/matmul.h: 15 bits; 8 bits in passes of several
+//    columns): tolerance 8e-3 of ||y|| per call. The codec's operations keep x in float32 and hold weights in 16 bits:
+//    tolerance 2e-4 of ||y|| per call.
 #pragma once
 
 #include <cstddef>

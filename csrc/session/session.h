@@ -16,7 +16,7 @@
 
 namespace personaplex {
 
-/// Everything a conversation has, as a value: clone() is deep.
+/// Everything a conversation has, as a value: clone() is as good as a deep copy.
 struct SessionState {
   std::unique_ptr<EngineState> engine;
   TokenGrid grid;
