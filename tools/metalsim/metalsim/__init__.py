@@ -3,16 +3,17 @@
 from .build import build, runtime, typecheck
 from .cuda import CudaSource, compile_cuda, to_cuda
 from .errors import CompileError, Fault, ToolError
-from .library import Library, compile
+from .library import Library, Record, compile
 from .memory import address
 from .mutants import mutants
-from .toolchain import clang
+from .toolchain import clang, why_not
 
 __all__ = [
     "CompileError",
     "CudaSource",
     "Fault",
     "Library",
+    "Record",
     "ToolError",
     "address",
     "build",
@@ -23,4 +24,5 @@ __all__ = [
     "runtime",
     "to_cuda",
     "typecheck",
+    "why_not",
 ]

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from . import toolchain
@@ -44,7 +44,9 @@ def _sources(folder: Path) -> str:
 
 
 def _key(*parts: object) -> str:
-    text = "\0".join(map(str, (toolchain.clang(), platform.machine(), _sources(toolchain.SHIM), *parts)))
+    text = "\0".join(
+        map(str, (toolchain.clang(), platform.machine(), _LANGUAGE, _CODE, _CHECKS, _sources(toolchain.SHIM), *parts))
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -109,12 +111,13 @@ def build(
     constants: Constants | None = None,
     defines: Sequence[str] = (),
     include: Sequence[str | Path] = (),
+    only: Collection[str] = (),
 ) -> Path:
     """The shared object of a kernel text. CompileError with the compiler's words when it is wrong."""
     text, name = read(path_or_text)
     flat = flatten(text, name, defines, include)
     lint(flat, check)
-    return compile_cpp(f'#include "msl.h"\n{rewrite(flat, constants or {})}', check, ["-DMSL_STRICT_AS=0"])
+    return compile_cpp(f'#include "msl.h"\n{rewrite(flat, constants or {}, only=only)}', check, ["-DMSL_STRICT_AS=0"])
 
 
 def typecheck(

@@ -1,7 +1,8 @@
 """Compiled kernels, run on numpy arrays."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,14 @@ from .memory import lib
 from .rewrite import Constants
 
 _ORDERS = {"forward": 0, "reverse": 1, "shuffle": 2}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a launch touched of device memory: sorted address ranges [begin, end) with gaps between them."""
+
+    read: list[tuple[int, int]]
+    written: list[tuple[int, int]]
 
 
 class Library:
@@ -39,13 +48,15 @@ class Library:
         threads: tuple[int, ...] | int = 32,
         order: str = "forward",
         threadgroup_bytes: Sequence[int] = (),
-    ) -> None:
+        record: bool = False,
+    ) -> Record | None:
         """Runs a kernel on `groups` threadgroups of `threads` threads.
 
         buffers: what is bound at [[buffer(0)]], [[buffer(1)]], ... Arrays are used where they are and must be
         C-contiguous; those that are not writeable, and bytes, are read-only. None leaves an index unbound.
         order: in which threads and threadgroups are taken up: "forward", "reverse" or "shuffle:SEED".
         threadgroup_bytes: the lengths of [[threadgroup(0)]], ...
+        record: return what was read and written, which takes a library compiled with checks.
         Raises Fault, and then the arrays hold whatever had been written by then.
         """
         if name not in self._names:
@@ -73,10 +84,17 @@ class Library:
         lengths = (ctypes.c_size_t * len(threadgroup_bytes))(*threadgroup_bytes)
         fault = lib().metalsim_launch(
             self._handle, name.encode(), n, bases, sizes, read_only, grid, group, lengths, len(threadgroup_bytes),
-            _ORDERS[kind], ctypes.c_uint(int(seed or 0)),
+            _ORDERS[kind], ctypes.c_uint(int(seed or 0)), int(record),
         )  # fmt: skip
         if fault:
             raise Fault(fault.decode(errors="replace"))
+        return Record(_ranges(written=False), _ranges(written=True)) if record else None
+
+
+def _ranges(written: bool) -> list[tuple[int, int]]:
+    count = ctypes.c_size_t()
+    first = lib().metalsim_ranges(int(written), ctypes.byref(count))
+    return [(first[2 * i], first[2 * i + 1]) for i in range(count.value)]
 
 
 def _triple(size: tuple[int, ...] | int) -> tuple[int, ...]:
@@ -89,10 +107,12 @@ def compile(
     constants: Constants | None = None,
     defines: Sequence[str] = (),
     include: Sequence[str | Path] = (),
+    only: Collection[str] = (),
 ) -> Library:
     """Compiles a kernel file, or text (a string with a line break in it), and loads it.
 
     check: compile with all checkers; without, several times faster. constants: values of function constants, by name
-    or index. defines: "NAME=VALUE". CompileError with the compiler's words when the text is wrong.
+    or index. defines: "NAME=VALUE". only: the host_names wanted, for less to compile.
+    CompileError with the compiler's words when the text is wrong.
     """
-    return Library(build(path_or_text, check, constants, defines, include))
+    return Library(build(path_or_text, check, constants, defines, include, only))

@@ -15,6 +15,7 @@ def lib() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(runtime()))
     for name in ("register", "unregister", "load", "names", "launch"):
         getattr(loaded, f"metalsim_{name}").restype = ctypes.c_char_p
+    loaded.metalsim_ranges.restype = ctypes.POINTER(ctypes.c_size_t)
     loaded.metalsim_bytes_to_end.restype = ctypes.c_size_t
     loaded.metalsim_bytes_to_end.argtypes = [ctypes.c_void_p]
     return loaded

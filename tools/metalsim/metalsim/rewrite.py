@@ -9,7 +9,7 @@ No line is added or removed before the end, so that line markers stay right.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from . import source
 from .errors import CompileError
@@ -78,9 +78,15 @@ def _entry(number: int, host_name: str, expression: str, parameters: list[source
     )
 
 
-def rewrite(text: str, constants: Constants, strict: bool = False) -> str:
-    """`text` is flattened. strict: for the type check with real address spaces, which instantiates and runs nothing."""
+def rewrite(text: str, constants: Constants, strict: bool = False, only: Collection[str] = ()) -> str:
+    """`text` is flattened. strict: for the type check with real address spaces, which runs nothing.
+
+    only: the host_names to instantiate; none given means all.
+    """
     kernels = source.kernels(text)
+    missing = set(only) - {name for name, _ in source.host_names(text)}
+    if missing:
+        raise CompileError(f"no kernel has the host_name {', '.join(sorted(missing))}")
 
     text = source.THREADGROUP_VARIABLE.sub(lambda match: _threadgroup_variable(match, strict), text)
     text = re.sub(r"\[\[\s*threadgroup\s*\(\s*\d+\s*\)\s*\]\]", "", text)
@@ -93,6 +99,8 @@ def rewrite(text: str, constants: Constants, strict: bool = False) -> str:
     def entry(number: int, host_name: str, function: str, expression: str) -> str:
         if function not in kernels:
             raise CompileError(f"host_name {host_name!r} instantiates {function!r}, which is not a kernel")
+        if only and host_name not in only:
+            return ""
         if strict:
             return f"static decltype(&{expression}) msl_use_{number} = &{expression};"
         return _entry(number, host_name, expression, kernels[function].parameters)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -35,6 +36,17 @@ def clang() -> str:
         f"[metalsim] {'METALSIM_CLANG=' + chosen if chosen else f'clang++ {_OLDEST} or newer'} was not found: "
         "install one (Debian and Ubuntu: apt-get install clang-19 llvm-19) or set METALSIM_CLANG to a clang++."
     )
+
+
+def why_not() -> str:
+    """Why nothing can run here, or an empty string."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return "metalsim runs on Linux on x86-64 only"
+    try:
+        clang()
+    except ToolError as e:
+        return str(e)
+    return ""
 
 
 def cache() -> Path:

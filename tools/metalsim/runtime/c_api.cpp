@@ -7,6 +7,7 @@
 
 namespace {
 thread_local std::string text;
+thread_local metalsim::Record record;  // of the last launch
 
 template <class F>
 const char* guarded(F function) {
@@ -41,7 +42,8 @@ const char* metalsim_names(void* library) {
 }
 const char* metalsim_launch(void* library, const char* name, int count, void* const* bases, const std::size_t* bytes,
                             const int* read_only, const unsigned* groups, const unsigned* threads,
-                            const std::size_t* threadgroup_bytes, int threadgroup_count, int order, unsigned seed) {
+                            const std::size_t* threadgroup_bytes, int threadgroup_count, int order, unsigned seed,
+                            int recorded) {
   return guarded([&] {
     const auto* kernel = static_cast<metalsim::Library*>(library)->find(name);
     metalsim::Launch how;
@@ -51,8 +53,14 @@ const char* metalsim_launch(void* library, const char* name, int count, void* co
     how.threadgroup_bytes.assign(threadgroup_bytes, threadgroup_bytes + threadgroup_count);
     how.order = static_cast<metalsim::Launch::Order>(order);
     how.seed = seed;
-    text = kernel ? metalsim::launch(*kernel, how) : "no kernel of this name";
+    text = kernel ? metalsim::launch(*kernel, how, recorded ? &record : nullptr) : "no kernel of this name";
   });
+}
+/// The ranges that the thread's last recorded launch read or wrote; *count of them, begin and end each.
+const metalsim::Range* metalsim_ranges(int written, std::size_t* count) {
+  const auto& ranges = written ? record.written : record.read;
+  *count = ranges.size();
+  return ranges.data();
 }
 
 }  // extern "C"
