@@ -64,7 +64,6 @@ std::vector<double> time_case(const ops::Case& what, const std::string& instruct
   const auto copies = static_cast<int>(std::clamp<std::size_t>(kWorkingSet / bytes, 1, kMostCopies));
   ops::CaseRun run(ops, what, 1, copies);
   std::vector<double> out;
-  const auto frame = ops.begin();
   run.run();
   for (int i = 0; i < repeats; ++i) {
     const Stopwatch stopwatch;

@@ -35,12 +35,6 @@ float* relative(float* part, std::int64_t begin) {
 
 const float* values_of(const ops::Weight* w) { return w == nullptr ? nullptr : as<VectorWeight>(*w).values.data(); }
 
-struct PoolFrame : ops::Ops::Frame {
-  explicit PoolFrame(std::shared_ptr<Pool> p) : pool(std::move(p)), step(*pool) {}
-  std::shared_ptr<Pool> pool;
-  Pool::Step step;
-};
-
 HeadSlots head_slots(const ops::Ring& ring, bool values, int head) {
   const auto heads = static_cast<std::size_t>(ring.heads);
   const std::size_t stretch =
@@ -64,7 +58,10 @@ CpuOps::CpuOps(Isa isa, int threads)
       gemm_(gemm_kernels(isa)),
       pool_(process_pool(threads)) {}
 
-std::unique_ptr<ops::Ops::Frame> CpuOps::begin() { return std::make_unique<PoolFrame>(pool_); }
+void CpuOps::run(const ops::Program&, const ops::Memory*, const std::function<void()>& calls) {
+  const Pool::Step step(*pool_);
+  calls();
+}
 
 // At load.
 

@@ -20,7 +20,7 @@ inline constexpr int kMaxHeadDim = 512;
 class Scratch {
  public:
   void reserve(std::size_t bytes) {
-    if (memory_ == nullptr || memory_->bytes < bytes) memory_ = reserve_memory(bytes);
+    if (memory_ == nullptr || memory_->bytes < bytes) memory_ = reserve_memory(bytes, ops::Use::kScratch);
   }
   std::byte* bytes() const { return memory_->base; }
   float* floats() const { return reinterpret_cast<float*>(memory_->base); }
@@ -33,7 +33,7 @@ class CpuOps : public ops::Ops {
  public:
   CpuOps(Isa isa, int threads);
 
-  std::unique_ptr<ops::Memory> allocate(std::size_t bytes) override { return reserve_memory(bytes); }
+  std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override { return reserve_memory(bytes, use); }
   ops::WeightPtr matrix(const Matrix& m) override;
   ops::WeightPtr table(const Matrix& m) override;
   ops::WeightPtr vector(const TensorView& t) override;
@@ -43,7 +43,7 @@ class CpuOps : public ops::Ops {
   ops::WeightPtr upsample(const Conv& c, int stride) override;
   ops::WeightPtr codebook(const RvqLevel& level) override;
 
-  std::unique_ptr<Frame> begin() override;
+  void run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) override;
 
   void embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) override;
   void project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) override;

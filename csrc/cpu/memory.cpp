@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t kHuge = std::size_t{4} << 20;
 
 struct Mapping : ops::Memory {
-  explicit Mapping(std::size_t wanted) {
+  Mapping(std::size_t wanted, ops::Use use) {
     bytes = wanted;
     // Not reserved: a ring for thousands of positions is mostly untouched, and must not fail for want of swap.
     void* at = mmap(nullptr, std::max<std::size_t>(1, wanted), PROT_READ | PROT_WRITE,
@@ -29,6 +29,7 @@ struct Mapping : ops::Memory {
                         std::strerror(errno) + ". Use a smaller context, or close sessions that are not needed.");
     }
     base = static_cast<std::byte*>(at);
+    if (use == ops::Use::kInput || use == ops::Use::kOutput) host = base;
 #if defined(MADV_HUGEPAGE)
     if (wanted >= kHuge) (void)madvise(at, wanted, MADV_HUGEPAGE);
 #endif
@@ -36,11 +37,19 @@ struct Mapping : ops::Memory {
   ~Mapping() override { munmap(base, std::max<std::size_t>(1, bytes)); }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
+
+  void read(std::size_t offset, std::size_t count, void* to) const override { std::memcpy(to, base + offset, count); }
+  void write(std::size_t offset, std::size_t count, const void* from) override {
+    std::memcpy(base + offset, from, count);
+  }
+  void copy_from(const Memory& other) override { std::memcpy(base, other.base, bytes); }
 };
 
 }  // namespace
 
-std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes) { return std::make_unique<Mapping>(bytes); }
+std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes, ops::Use use) {
+  return std::make_unique<Mapping>(bytes, use);
+}
 
 void fetch_pages(const std::byte* data, std::size_t bytes) {
 #if defined(__linux__)

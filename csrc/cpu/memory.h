@@ -6,7 +6,7 @@
 namespace personaplex::cpu {
 
 /// Zero-filled; reserved now, backed by pages as they are written. DeviceError when the system refuses.
-std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes);
+std::unique_ptr<ops::Memory> reserve_memory(std::size_t bytes, ops::Use use);
 
 /// Reads the pages of [data, data + bytes) in, where the system can: weights that every frame reads are then there when
 /// the first frame comes. Only a hint.

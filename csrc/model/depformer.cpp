@@ -20,8 +20,10 @@ RingShape shape(const Config& config) {
 Depformer::Depformer(ops::Ops& ops, const Weights& weights)
     : ops_(ops),
       card_(weights.config.card),
-      rings_(ops, shape(weights.config)),
-      columns_(ops, weights.depformer.in.size()),
+      pages_(KvRings::table_for(shape(weights.config), layout_)),
+      block_(ops.allocate(layout_.bytes(), ops::Use::kScratch)),
+      rings_(ops, shape(weights.config), *block_, pages_),
+      columns_(ops, weights.depformer.in.size(), ops::Use::kInput),
       x_(ops, static_cast<std::size_t>(weights.config.depformer_dim)),
       q_(ops, x_.size()),
       seen_(ops, x_.size()),

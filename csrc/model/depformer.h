@@ -30,8 +30,11 @@ class Depformer {
   std::vector<ops::WeightPtr> embeddings_, in_, linears_;  // one a step
   std::vector<Layer> layers_;
   int card_;
-  KvRings rings_;                // of the steps of one frame; nothing outlives a frame
-  Buffer<ops::Column> columns_;  // one a step
+  BlockLayout layout_;
+  Field<std::byte*> pages_;
+  std::unique_ptr<ops::Memory> block_;  // like a conversation's, for the rings
+  KvRings rings_;                       // of the steps of one frame; nothing outlives a frame
+  Buffer<ops::Column> columns_;         // one a step
   Buffer<float> x_, q_, seen_, inner_;
 };
 

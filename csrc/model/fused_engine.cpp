@@ -24,7 +24,7 @@ class FusedEngine : public Engine {
   const Config& config() const override { return config_; }
   int depformer_steps() const override { return depformer_.steps(); }
   std::uint64_t calls() const override { return ops_->calls(); }
-  std::unique_ptr<EngineState> new_state() const override { return make_state(); }
+  std::unique_ptr<EngineState> new_state() const override { return std::make_unique<FusedState>(*ops_, layout_); }
 
   void prefill_tokens(EngineState& state, std::span<const std::vector<int>> columns) override;
   void prefill_embeddings(EngineState& state, std::span<const float> embeddings) override;
@@ -39,17 +39,15 @@ class FusedEngine : public Engine {
                         std::span<const std::vector<int>> given) override;
 
  private:
-  std::unique_ptr<FusedState> make_state() const;
   /// Fills ids_ with up to kMaxColumns columns.
   void put_ids(std::span<const std::vector<int>> columns);
   /// Calls pass(begin, count) for the stretches of `total` columns that go through together.
   static void in_passes(std::size_t total, int largest, const std::function<void(std::size_t begin, int count)>& pass);
-  void prefill(KvRings& rings, int count);
   std::size_t dim() const { return static_cast<std::size_t>(config_.dim); }
 
   Config config_;
-  int kv_bits_;
   std::unique_ptr<ops::Ops> ops_;  // outlives what it has made
+  StateLayout layout_;
   Temporal temporal_;
   Depformer depformer_;
   Rvq rvq_;
@@ -71,28 +69,27 @@ class FusedEngine : public Engine {
 
 FusedEngine::FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits)
     : config_(weights.config),
-      kv_bits_(kv_bits),
       ops_(std::move(ops)),
       temporal_(*ops_, weights),
       depformer_(*ops_, weights),
       rvq_(*ops_, weights.mimi.rvq_first, weights.mimi.rvq_rest),
-      mimi_encoder_(*ops_, weights.mimi, weights.config.mimi, rvq_),
-      mimi_decoder_(*ops_, weights.mimi, weights.config.mimi, rvq_),
-      ids_(*ops_, static_cast<std::size_t>(config_.rows()) * kMaxColumns),
-      columns_(*ops_, kMaxColumns),
-      draws_(*ops_, static_cast<std::size_t>(1 + depformer_.steps())),
-      tokens_(*ops_, draws_.size()),
-      user_codes_(*ops_, static_cast<std::size_t>(config_.codebooks())),
-      agent_codes_(*ops_, user_codes_.size()),
-      pcm_(*ops_, static_cast<std::size_t>(config_.mimi.frame_samples())),
+      mimi_encoder_(*ops_, weights.mimi, weights.config.mimi, rvq_, layout_.block),
+      mimi_decoder_(*ops_, weights.mimi, weights.config.mimi, rvq_, layout_.block),
+      ids_(*ops_, static_cast<std::size_t>(config_.rows()) * kMaxColumns, ops::Use::kInput),
+      columns_(*ops_, kMaxColumns, ops::Use::kInput),
+      draws_(*ops_, static_cast<std::size_t>(1 + depformer_.steps()), ops::Use::kInput),
+      tokens_(*ops_, draws_.size(), ops::Use::kOutput),
+      user_codes_(*ops_, static_cast<std::size_t>(config_.codebooks()), ops::Use::kOutput),
+      agent_codes_(*ops_, user_codes_.size(), ops::Use::kInput),
+      pcm_(*ops_, static_cast<std::size_t>(config_.mimi.frame_samples()), ops::Use::kOutput),
       x_(*ops_, kMaxColumns * dim()),
       hidden_(*ops_, x_.size()),
       text_logits_(*ops_, kMaxColumns * static_cast<std::size_t>(config_.text_card)),
-      audio_logits_(*ops_, static_cast<std::size_t>(depformer_.steps()) * static_cast<std::size_t>(config_.card)) {}
-
-std::unique_ptr<FusedState> FusedEngine::make_state() const {
-  return std::make_unique<FusedState>(KvRings(*ops_, temporal_.ring_shape(kv_bits_)), mimi_encoder_.new_state(),
-                                      mimi_decoder_.new_state(), [this] { return make_state(); });
+      audio_logits_(*ops_, static_cast<std::size_t>(depformer_.steps()) * static_cast<std::size_t>(config_.card)) {
+  layout_.temporal = temporal_.ring_shape(kv_bits);
+  layout_.temporal_pages = KvRings::table_for(layout_.temporal, layout_.block);
+  layout_.encoder = &mimi_encoder_.layout();
+  layout_.decoder = &mimi_decoder_.layout();
 }
 
 void FusedEngine::put_ids(std::span<const std::vector<int>> columns) {
@@ -118,19 +115,20 @@ void FusedEngine::prefill_tokens(EngineState& state, std::span<const std::vector
   in_passes(columns.size(), kMaxColumns, [&](std::size_t begin, int count) {
     put_ids(columns.subspan(begin, static_cast<std::size_t>(count)));
     rings.advance(count, columns_.data());
-    const auto frame = ops_->begin();
-    temporal_.embed(ids_.at(), count, x_.at());
-    temporal_.prefill(x_.at(), rings, columns_.at(), count);
+    ops_->run({"prefill of tokens", count}, fused(state).block.get(), [&] {
+      temporal_.embed(ids_.at(), count, x_.at());
+      temporal_.prefill(x_.at(), rings, columns_.at(), count);
+    });
   });
 }
 
 void FusedEngine::prefill_embeddings(EngineState& state, std::span<const float> embeddings) {
   KvRings& rings = fused(state).temporal;
   in_passes(embeddings.size() / dim(), kMaxColumns, [&](std::size_t begin, int count) {
-    std::copy_n(embeddings.data() + begin * dim(), static_cast<std::size_t>(count) * dim(), x_.data());
+    x_.memory().write(0, static_cast<std::size_t>(count) * dim() * sizeof(float), embeddings.data() + begin * dim());
     rings.advance(count, columns_.data());
-    const auto frame = ops_->begin();
-    temporal_.prefill(x_.at(), rings, columns_.at(), count);
+    ops_->run({"prefill of embeddings", count}, fused(state).block.get(),
+              [&] { temporal_.prefill(x_.at(), rings, columns_.at(), count); });
   });
 }
 
@@ -149,16 +147,25 @@ FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const
                  .frame = input.frame};
   }
   rings.advance(1, columns_.data());
-  {
-    const auto frame = ops_->begin();
+  const ops::Memory* block = fused(state).block.get();
+  const auto temporal = [&] {
     temporal_.embed(ids_.at(), 1, x_.at());
     temporal_.forward(x_.at(), rings, columns_.at(), 1);
     temporal_.head(x_.at(), 1, hidden_.at(), text_logits_.at());
     ops_->sample(text_logits_.at(), config_.text_card, draws_.at(), 0, tokens_.at());
-    if (timing != nullptr) timing->temporal_ms = stopwatch.ms();
-    depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at());
+  };
+  const auto depformer = [&] { depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at()); };
+  if (timing == nullptr) {
+    ops_->run({"language model"}, block, [&] {
+      temporal();
+      depformer();
+    });
+  } else {
+    ops_->run({"temporal"}, block, temporal);
+    timing->temporal_ms = stopwatch.ms();
+    ops_->run({"depformer"}, block, depformer);
+    timing->depformer_ms = stopwatch.ms() - timing->temporal_ms;
   }
-  if (timing != nullptr) timing->depformer_ms = stopwatch.ms() - timing->temporal_ms;
   if (probe != nullptr) {
     (*probe)["hidden"] = copy_floats(hidden_.at(), {config_.dim});
     (*probe)["text_logits"] = copy_floats(text_logits_.at(), {config_.text_card});
@@ -171,11 +178,8 @@ std::vector<float> FusedEngine::embed(std::span<const std::vector<int>> columns)
   std::vector<float> out(columns.size() * dim());
   in_passes(columns.size(), kMaxColumns, [&](std::size_t begin, int count) {
     put_ids(columns.subspan(begin, static_cast<std::size_t>(count)));
-    {
-      const auto frame = ops_->begin();
-      temporal_.embed(ids_.at(), count, x_.at());
-    }
-    std::copy_n(x_.data(), static_cast<std::size_t>(count) * dim(), out.data() + begin * dim());
+    ops_->run({"embeddings", count}, nullptr, [&] { temporal_.embed(ids_.at(), count, x_.at()); });
+    x_.memory().read(0, static_cast<std::size_t>(count) * dim() * sizeof(float), out.data() + begin * dim());
   });
   return out;
 }
@@ -186,9 +190,7 @@ void FusedEngine::reset_mimi(EngineState& state) {
 }
 
 std::vector<int> FusedEngine::encode(EngineState& state, std::span<const float> pcm, Probe* probe) {
-  CodecState& encoder = fused(state).encoder;
-  std::copy(pcm.begin(), pcm.end(), MimiEncoder::pcm(encoder).as<float>());
-  mimi_encoder_.step(encoder, user_codes_.at(), probe);
+  mimi_encoder_.step(fused(state).encoder, pcm, user_codes_.at(), probe);
   return {user_codes_.data(), user_codes_.data() + user_codes_.size()};
 }
 
@@ -199,27 +201,25 @@ std::vector<float> FusedEngine::decode(EngineState& state, std::span<const int> 
 }
 
 Probe FusedEngine::probe_temporal(std::span<const std::vector<int>> columns, int chunk) {
-  KvRings rings(*ops_, temporal_.ring_shape(kv_bits_));
+  FusedState state(*ops_, layout_);
+  KvRings& rings = state.temporal;
   const auto total = static_cast<std::int64_t>(columns.size());
   OwnedTensor embeddings = allocate_tensor(DType::kF32, {total, config_.dim});
   OwnedTensor hidden = allocate_tensor(DType::kF32, {total, config_.dim});
   OwnedTensor logits = allocate_tensor(DType::kF32, {total, config_.text_card});
   in_passes(columns.size(), chunk, [&](std::size_t begin, int count) {
     const auto keep = [&](const OwnedTensor& all, const Buffer<float>& part) {
-      const auto width = static_cast<std::size_t>(all.view.dim(1));
-      std::copy_n(part.data(), static_cast<std::size_t>(count) * width,
-                  reinterpret_cast<float*>(all.mutable_data) + begin * width);
+      const auto row = static_cast<std::size_t>(all.view.dim(1)) * sizeof(float);
+      part.memory().read(0, static_cast<std::size_t>(count) * row, all.mutable_data + begin * row);
     };
     put_ids(columns.subspan(begin, static_cast<std::size_t>(count)));
     rings.advance(count, columns_.data());
-    auto frame = ops_->begin();
-    temporal_.embed(ids_.at(), count, x_.at());
-    frame.reset();
+    ops_->run({}, state.block.get(), [&] { temporal_.embed(ids_.at(), count, x_.at()); });
     keep(embeddings, x_);
-    frame = ops_->begin();
-    temporal_.forward(x_.at(), rings, columns_.at(), count);
-    temporal_.head(x_.at(), count, hidden_.at(), text_logits_.at());
-    frame.reset();
+    ops_->run({}, state.block.get(), [&] {
+      temporal_.forward(x_.at(), rings, columns_.at(), count);
+      temporal_.head(x_.at(), count, hidden_.at(), text_logits_.at());
+    });
     keep(hidden, hidden_);
     keep(logits, text_logits_);
   });
@@ -231,15 +231,13 @@ Probe FusedEngine::probe_depformer(std::span<const float> hidden, std::span<cons
   const auto rows = static_cast<std::int64_t>(text.size());
   OwnedTensor logits = allocate_tensor(DType::kF32, {rows, depformer_.steps(), config_.card});
   for (std::size_t i = 0; i < text.size(); ++i) {
-    std::copy_n(hidden.data() + i * dim(), dim(), hidden_.data());
-    tokens_[0] = text[i];
+    hidden_.memory().write(0, dim() * sizeof(float), hidden.data() + i * dim());
+    tokens_.memory().write(0, sizeof(std::int32_t), &text[i]);
     for (std::size_t k = 0; k < given[i].size(); ++k) draws_[k + 1] = {.target = given[i][k], .forced = 1};
-    {
-      const auto frame = ops_->begin();
-      depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at());
-    }
-    std::copy_n(audio_logits_.data(), audio_logits_.size(),
-                reinterpret_cast<float*>(logits.mutable_data) + i * audio_logits_.size());
+    ops_->run({"depformer"}, nullptr,
+              [&] { depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at()); });
+    const std::size_t bytes = audio_logits_.size() * sizeof(float);
+    audio_logits_.memory().read(0, bytes, logits.mutable_data + i * bytes);
   }
   return {{"logits", logits.view}};
 }

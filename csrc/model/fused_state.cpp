@@ -5,11 +5,20 @@
 
 namespace personaplex {
 
+FusedState::FusedState(ops::Ops& ops, const StateLayout& layout)
+    : ops_(ops),
+      layout_(layout),
+      block(ops.allocate(layout.block.bytes(), ops::Use::kState)),
+      temporal(ops, layout.temporal, *block, layout.temporal_pages),
+      encoder(ops, *layout.encoder, *block),
+      decoder(ops, *layout.decoder, *block) {}
+
 std::unique_ptr<EngineState> FusedState::clone() const {
-  std::unique_ptr<FusedState> copy = make_();
+  auto copy = std::make_unique<FusedState>(ops_, layout_);
+  copy->block->copy_from(*block);
   copy->temporal.copy_from(temporal);
-  copy->encoder.copy_from(encoder);
-  copy->decoder.copy_from(decoder);
+  copy->encoder.rings.copy_from(encoder.rings);
+  copy->decoder.rings.copy_from(decoder.rings);
   return copy;
 }
 

@@ -2,7 +2,6 @@
 #include "model/kv_rings.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "engine/take_tensor.h"
 
@@ -25,16 +24,17 @@ ops::Ring ring_of(const RingShape& shape) {
 
 }  // namespace
 
-KvRings::KvRings(ops::Ops& ops, const RingShape& shape)
+KvRings::KvRings(ops::Ops& ops, const RingShape& shape, ops::Memory& block, const Field<std::byte*>& table)
     : ops_(&ops),
       shape_(shape),
       layer_bytes_(aligned(ring_of(shape).page_bytes())),
       pages_(static_cast<std::size_t>(shape.slots()) / kPage),
-      table_(ops, pages_.size()) {}
+      block_(&block),
+      table_(table) {}
 
 ops::Ring KvRings::layer(int index) const {
   ops::Ring ring = ring_of(shape_);
-  ring.pages = table_.at();
+  ring.pages = table_.in(*block_);
   ring.offset = layer_bytes_ * static_cast<std::size_t>(index);
   return ring;
 }
@@ -43,10 +43,11 @@ void KvRings::own_page(int slot) {
   const std::size_t index = static_cast<std::size_t>(slot) / kPage;
   std::shared_ptr<ops::Memory>& page = pages_[index];
   if (page != nullptr && page.use_count() == 1) return;
-  std::shared_ptr<ops::Memory> own = ops_->allocate(layer_bytes_ * static_cast<std::size_t>(shape_.layers));
-  if (page != nullptr) std::memcpy(own->base, page->base, own->bytes);
+  std::shared_ptr<ops::Memory> own =
+      ops_->allocate(layer_bytes_ * static_cast<std::size_t>(shape_.layers), ops::Use::kState);
+  if (page != nullptr) own->copy_from(*page);
   page = std::move(own);
-  table_[index] = page->base;
+  block_->write(table_.in(*block_, index).offset, sizeof page->base, &page->base);
 }
 
 void KvRings::advance(int count, ops::Column* columns) {
@@ -82,7 +83,6 @@ std::size_t KvRings::nbytes() const {
 
 void KvRings::copy_from(const KvRings& other) {
   pages_ = other.pages_;
-  std::copy_n(other.table_.data(), table_.size(), table_.data());
   position_ = other.position_;
   if (const auto slot = static_cast<int>(position_ % shape_.slots()); slot % ops::kRingPage != 0) own_page(slot);
 }
@@ -93,7 +93,7 @@ void KvRings::for_each_stretch(int layer, const Side& side, Visit visit) const {
   const std::size_t start = layer_bytes_ * static_cast<std::size_t>(layer) + side.offset;
   for (std::size_t head = 0; head < static_cast<std::size_t>(shape_.heads); ++head) {
     for (std::size_t slot = 0; slot < count; slot += kPage) {
-      visit(pages_[slot / kPage]->base + start + head * kPage * side.row, std::min(kPage, count - slot) * side.row,
+      visit(*pages_[slot / kPage], start + head * kPage * side.row, std::min(kPage, count - slot) * side.row,
             (head * count + slot) * side.row);
     }
   }
@@ -106,8 +106,8 @@ void KvRings::save(const std::string& prefix, std::vector<NamedTensor>& out) con
     for (const Side& side : sides()) {
       const auto width = static_cast<std::int64_t>(side.row / size_of(side.dtype));
       OwnedTensor t = allocate_tensor(side.dtype, {shape_.heads, filled(), width});
-      for_each_stretch(i, side, [&](const std::byte* stretch, std::size_t bytes, std::size_t at) {
-        std::memcpy(t.mutable_data + at, stretch, bytes);
+      for_each_stretch(i, side, [&](const ops::Memory& page, std::size_t from, std::size_t bytes, std::size_t at) {
+        page.read(from, bytes, t.mutable_data + at);
       });
       out.push_back({prefix + "." + side.name + "." + std::to_string(i), t.view});
     }
@@ -122,8 +122,8 @@ void KvRings::load(const std::string& prefix, std::map<std::string, TensorView>&
       const auto width = static_cast<std::int64_t>(side.row / size_of(side.dtype));
       const TensorView t = take_tensor(in, prefix + "." + side.name + "." + std::to_string(i), side.dtype,
                                        {shape_.heads, filled(), width});
-      for_each_stretch(i, side, [&](std::byte* stretch, std::size_t bytes, std::size_t at) {
-        std::memcpy(stretch, t.data + at, bytes);
+      for_each_stretch(i, side, [&](ops::Memory& page, std::size_t to, std::size_t bytes, std::size_t at) {
+        page.write(to, bytes, t.data + at);
       });
     }
   }

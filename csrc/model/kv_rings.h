@@ -27,7 +27,11 @@ struct RingShape {
 /// Pages are made when a position first needs them, and shared with copies until one of them writes.
 class KvRings {
  public:
-  KvRings(ops::Ops& ops, const RingShape& shape);
+  /// `table` in `block`, which outlives this, takes the pages' addresses.
+  KvRings(ops::Ops& ops, const RingShape& shape, ops::Memory& block, const Field<std::byte*>& table);
+  static Field<std::byte*> table_for(const RingShape& shape, BlockLayout& layout) {
+    return layout.add<std::byte*>(static_cast<std::size_t>(shape.slots() / ops::kRingPage));
+  }
 
   ops::Ring layer(int index) const;
   /// Where the next `count` columns go and what they see; positions move on.
@@ -37,7 +41,8 @@ class KvRings {
   std::int64_t position() const { return position_; }
   std::size_t nbytes() const;  // of the filled slots, shared or not
 
-  /// Becomes equal to `other`, a ring of the same shape. Whole pages are shared, the one being filled is copied.
+  /// Becomes equal to `other`, a ring of the same shape whose block has been copied to this one's. Whole pages are
+  /// shared, the one being filled is copied.
   void copy_from(const KvRings& other);
   void save(const std::string& prefix, std::vector<NamedTensor>& out) const;
   /// Takes what save() gave out of `in`. WeightsError for a position from 2^40, another shape, NaN or infinity.
@@ -53,8 +58,8 @@ class KvRings {
   };
   std::vector<Side> sides() const;
   int filled() const;
-  /// Calls visit(stretch, bytes, at) for what is filled of a side of a layer, page by page and head by head. `at` is
-  /// where the stretch belongs in a tensor [heads, filled, row].
+  /// Calls visit(page, offset, bytes, at) for what is filled of a side of a layer, page by page and head by head. `at`
+  /// is where the stretch belongs in a tensor [heads, filled, row].
   template <typename Visit>
   void for_each_stretch(int layer, const Side& side, Visit visit) const;
   /// Makes the page of a slot, or makes it this conversation's own.
@@ -64,7 +69,8 @@ class KvRings {
   RingShape shape_;
   std::size_t layer_bytes_;                          // in a page
   std::vector<std::shared_ptr<ops::Memory>> pages_;  // null until needed
-  Buffer<std::byte*> table_;                         // their bases
+  ops::Memory* block_;
+  Field<std::byte*> table_;  // of the pages' addresses
   std::int64_t position_ = 0;
 };
 

@@ -1,6 +1,12 @@
 // csrc/model/mimi.h: Mimi, the codec: 1920 samples <-> one code per codebook, streaming, encoder and decoder apart.
 #pragma once
 
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "checkpoint/safetensors.h"
 #include "engine/engine.h"
 #include "model/codec_transformer.h"
 #include "model/rvq.h"
@@ -8,32 +14,44 @@
 
 namespace personaplex {
 
-/// What one half of the codec keeps between frames.
-struct CodecState {
+/// Where one half of the codec keeps what outlives a frame, in a conversation's block.
+struct CodecLayout {
   Windows windows;  // of SEANet
   Window resample;  // between 25 Hz and 12.5 Hz
+  RingShape ring_shape;
+  Field<std::byte*> pages;
+};
+
+/// One half of the codec in one conversation.
+struct CodecState {
+  CodecState(ops::Ops& ops, const CodecLayout& where, ops::Memory& memory)
+      : layout(&where), block(&memory), rings(ops, where.ring_shape, memory, where.pages) {}
+  const CodecLayout* layout;
+  ops::Memory* block;
   KvRings rings;
-  Buffer<ops::Column> columns;    // [2]
-  Buffer<std::int32_t> is_first;  // [1]: nothing has come before
 
   std::int64_t position() const { return rings.position(); }
   std::size_t nbytes() const;
   void reset();
-  void copy_from(const CodecState& other);
   void save(const std::string& prefix, std::vector<NamedTensor>& out) const;
   void load(const std::string& prefix, std::map<std::string, TensorView>& in);
-  /// The host's part of a frame: where its two positions go.
-  void advance();
+};
+
+/// What the host tells one half of the codec before a frame.
+struct CodecInputs {
+  explicit CodecInputs(ops::Ops& ops);
+  /// Where the frame's two positions go; moves on.
+  void advance(CodecState& state);
+  Buffer<ops::Column> columns;    // [2]
+  Buffer<std::int32_t> is_first;  // [1]: nothing has come before
 };
 
 class MimiEncoder {
  public:
-  MimiEncoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq);
-  CodecState new_state() const;
-  /// pcm [1920] is in pcm(state) -> codes [Q] int32. After it: seanet() [2, D], transformed(state) [2, D], latent()
-  /// [D].
-  void step(CodecState& state, ops::Place codes, Probe* probe);
-  static ops::Place pcm(const CodecState& state) { return state.windows.front().fresh(); }
+  MimiEncoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq, BlockLayout& layout);
+  const CodecLayout& layout() const { return layout_; }
+  /// pcm [1920] float32 -> codes [Q] int32.
+  void step(CodecState& state, std::span<const float> pcm, ops::Place codes, Probe* probe);
 
  private:
   ops::Ops& ops_;
@@ -42,13 +60,15 @@ class MimiEncoder {
   CodecTransformer transformer_;
   StreamConv downsample_;
   int dimension_;
+  CodecLayout layout_;
+  CodecInputs inputs_;
   Buffer<float> latent_;  // [D]
 };
 
 class MimiDecoder {
  public:
-  MimiDecoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq);
-  CodecState new_state() const;
+  MimiDecoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq, BlockLayout& layout);
+  const CodecLayout& layout() const { return layout_; }
   /// codes [Q] int32 -> pcm [1920].
   void step(CodecState& state, ops::Place codes, ops::Place pcm, Probe* probe);
 
@@ -59,6 +79,8 @@ class MimiDecoder {
   CodecTransformer transformer_;
   SeanetHalf seanet_;
   int dimension_;
+  CodecLayout layout_;
+  CodecInputs inputs_;
 };
 
 }  // namespace personaplex

@@ -1,8 +1,7 @@
-// csrc/model/probes.h: reads what lies in device memory for the tests, between the frames of Ops.
+// csrc/model/probes.h: a run in stages, whose results a test may look at.
 #pragma once
 
-#include <cstring>
-#include <memory>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,30 +10,34 @@
 
 namespace personaplex {
 
-/// A copy of float32 values in device memory. Only while no frame of Ops is open.
+/// A copy of float32 values in device memory, between runs.
 inline TensorView copy_floats(ops::Place at, std::vector<std::int64_t> shape) {
   OwnedTensor t = allocate_tensor(DType::kF32, std::move(shape));
-  std::memcpy(t.mutable_data, at.as<float>(), t.view.nbytes());
+  at.memory->read(at.offset, t.view.nbytes(), t.mutable_data);
   return t.view;
 }
 
-/// A frame of Ops that a probe may interrupt.
-class ProbedFrame {
- public:
-  ProbedFrame(ops::Ops& ops, Probe* probe) : ops_(ops), probe_(probe), frame_(ops.begin()) {}
-
-  /// Keeps a tensor where a probe is there: the frame ends and another begins.
-  void note(const char* name, ops::Place at, std::vector<std::int64_t> shape) {
-    if (probe_ == nullptr) return;
-    frame_.reset();
-    (*probe_)[name] = copy_floats(at, std::move(shape));
-    frame_ = ops_.begin();
-  }
-
- private:
-  ops::Ops& ops_;
-  Probe* probe_;
-  std::unique_ptr<ops::Ops::Frame> frame_;
+/// Operations, and what of their results a probe keeps (`name` null: nothing).
+struct Stage {
+  std::function<void()> calls;
+  const char* name = nullptr;
+  ops::Place result = {};
+  std::vector<std::int64_t> shape = {};
 };
+
+/// All stages in one run; with a probe, each in a run of its own, and its result kept.
+inline void run_stages(ops::Ops& ops, const ops::Program& program, const ops::Memory& block, Probe* probe,
+                       const std::vector<Stage>& stages) {
+  if (probe == nullptr) {
+    ops.run(program, &block, [&] {
+      for (const Stage& stage : stages) stage.calls();
+    });
+    return;
+  }
+  for (const Stage& stage : stages) {
+    ops.run({}, &block, stage.calls);
+    if (stage.name != nullptr) (*probe)[stage.name] = copy_floats(stage.result, stage.shape);
+  }
+}
 
 }  // namespace personaplex

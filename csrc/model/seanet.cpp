@@ -2,9 +2,6 @@
 #include "model/seanet.h"
 
 #include <algorithm>
-#include <cstring>
-
-#include "engine/take_tensor.h"
 
 namespace personaplex {
 
@@ -27,10 +24,10 @@ StreamConv StreamConv::transpose(ops::Ops& ops, const Conv& c, int stride) {
           .transposed = true};
 }
 
-Window StreamConv::window(ops::Ops& ops, int count) const {
+Window StreamConv::window(BlockLayout& layout, int count) const {
   const auto width = static_cast<std::size_t>(in);
   const std::size_t front = static_cast<std::size_t>(carried) * width;
-  return {.values = Buffer<float>(ops, front + static_cast<std::size_t>(count) * width), .carried = front};
+  return {.values = layout.add<float>(front + static_cast<std::size_t>(count) * width), .carried = front};
 }
 
 SeanetHalf SeanetHalf::encoder(ops::Ops& ops, const Seanet& weights, const MimiConfig& config) {
@@ -84,20 +81,20 @@ void SeanetHalf::for_each(Visit visit) const {
   pass(last_);
 }
 
-Windows SeanetHalf::windows(ops::Ops& ops) const {
+Windows SeanetHalf::windows(BlockLayout& layout) const {
   Windows out;
-  for_each([&](const StreamConv& conv, int count) { out.push_back(conv.window(ops, count)); });
+  for_each([&](const StreamConv& conv, int count) { out.push_back(conv.window(layout, count)); });
   return out;
 }
 
-void SeanetHalf::forward(ops::Ops& ops, const Windows& windows, ops::Place y) const {
+void SeanetHalf::forward(ops::Ops& ops, const Windows& windows, const ops::Memory& block, ops::Place y) const {
   std::size_t i = 0;
   int count = input_columns_;
   // Convolution i: its window is there; its result goes to `raw` and elu of it to the next window.
   const auto pass = [&](const StreamConv& conv, ops::Place residual, ops::Place raw) {
-    const ops::Place next = i + 1 < windows.size() ? windows[i + 1].fresh() : ops::Place{};
+    const ops::Place next = i + 1 < windows.size() ? windows[i + 1].fresh(block) : ops::Place{};
     const int outputs = conv.outputs(count);
-    ops.conv(*conv.weight, windows[i].at(), conv.transposed ? count : outputs,
+    ops.conv(*conv.weight, windows[i].in(block), conv.transposed ? count : outputs,
              {.residual = residual, .raw = raw, .elu = next});
     count = outputs;
     ++i;
@@ -114,33 +111,6 @@ void SeanetHalf::forward(ops::Ops& ops, const Windows& windows, ops::Place y) co
     if (!decodes_) pass(stage.resample, none, x);
   }
   pass(last_, none, y);
-}
-
-void copy_carried(const Windows& from, Windows& to) {
-  for (std::size_t i = 0; i < from.size(); ++i)
-    std::copy_n(from[i].values.data(), from[i].carried, to[i].values.data());
-}
-
-void save_carried(const std::string& prefix, const Windows& windows, std::vector<NamedTensor>& out) {
-  for (std::size_t i = 0; i < windows.size(); ++i) {
-    if (windows[i].carried == 0) continue;
-    OwnedTensor t = allocate_tensor(DType::kF32, {static_cast<std::int64_t>(windows[i].carried)});
-    std::memcpy(t.mutable_data, windows[i].values.data(), t.view.nbytes());
-    out.push_back({prefix + ".carried." + std::to_string(i), t.view});
-  }
-}
-
-void load_carried(const std::string& prefix, Windows& windows, std::map<std::string, TensorView>& in) {
-  for (std::size_t i = 0; i < windows.size(); ++i) {
-    if (windows[i].carried == 0) continue;
-    const TensorView t = take_tensor(in, prefix + ".carried." + std::to_string(i), DType::kF32,
-                                     {static_cast<std::int64_t>(windows[i].carried)});
-    std::memcpy(windows[i].values.data(), t.data, t.nbytes());
-  }
-}
-
-void clear_carried(Windows& windows) {
-  for (Window& window : windows) std::fill_n(window.values.data(), window.carried, 0.0F);
 }
 
 }  // namespace personaplex

@@ -1,22 +1,20 @@
 // csrc/model/seanet.h: SEANet, the convolutional encoder and decoder of Mimi (24 kHz <-> 25 Hz), two positions a frame.
 #pragma once
 
-#include <map>
-#include <string>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
 #include "model/buffer.h"
 
 namespace personaplex {
 
-/// The input of one streaming convolution in one conversation: carried columns, then the frame's own. [.., in] float32.
+/// The input of one streaming convolution, in a conversation's block: carried columns, then the frame's own. [.., in]
+/// float32.
 struct Window {
-  Buffer<float> values;
+  Field<float> values;
   std::size_t carried = 0;  // floats at the front that outlive a frame
 
-  ops::Place at() const { return values.at(); }
-  ops::Place fresh() const { return values.at(carried); }  // where the columns of this frame go
+  ops::Place in(const ops::Memory& block) const { return values.in(block); }
+  ops::Place fresh(const ops::Memory& block) const { return values.in(block, carried); }  // this frame's own columns
 };
 
 /// The windows of one half of the codec, in the order of the data.
@@ -33,7 +31,7 @@ struct StreamConv {
   static StreamConv plain(ops::Ops& ops, const Conv& c, int stride = 1, int dilation = 1);
   static StreamConv transpose(ops::Ops& ops, const Conv& c, int stride);
   /// A window for `count` new columns.
-  Window window(ops::Ops& ops, int count) const;
+  Window window(BlockLayout& layout, int count) const;
   int outputs(int count) const { return transposed ? count * stride : count / stride; }
 };
 
@@ -50,9 +48,9 @@ class SeanetHalf {
   static SeanetHalf decoder(ops::Ops& ops, const Seanet& weights, const MimiConfig& config);
 
   /// Windows of a conversation. The first one's fresh() takes the input: [input_columns, in].
-  Windows windows(ops::Ops& ops) const;
-  /// From windows[0].fresh() to y [.., out].
-  void forward(ops::Ops& ops, const Windows& windows, ops::Place y) const;
+  Windows windows(BlockLayout& layout) const;
+  /// From windows[0].fresh() in a conversation's block to y [.., out].
+  void forward(ops::Ops& ops, const Windows& windows, const ops::Memory& block, ops::Place y) const;
 
  private:
   struct Stage {  // of the encoder: residuals, then the strided convolution; of the decoder the other way round
@@ -70,11 +68,5 @@ class SeanetHalf {
   std::vector<Stage> stages_;
   Buffer<float> x_;  // the residual stream between convolutions, of any stage
 };
-
-/// Carried columns only.
-void copy_carried(const Windows& from, Windows& to);
-void save_carried(const std::string& prefix, const Windows& windows, std::vector<NamedTensor>& out);
-void load_carried(const std::string& prefix, Windows& windows, std::map<std::string, TensorView>& in);
-void clear_carried(Windows& windows);
 
 }  // namespace personaplex

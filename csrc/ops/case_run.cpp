@@ -88,18 +88,22 @@ std::size_t product_bytes(const Case& c) {
          (c.bits == 16 ? 0 : 4 * cells / static_cast<std::size_t>(c.group));
 }
 
-void fill_page(Random& random, const Ring& ring, Place page) {
+/// What a page of a ring has in one layer.
+std::vector<std::byte> page_of(Random& random, const Ring& ring) {
+  std::vector<std::byte> page(ring.page_bytes());
   const std::size_t rows = 2 * static_cast<std::size_t>(ring.heads) * kRingPage;
   const std::size_t values = rows * static_cast<std::size_t>(ring.head_dim);
   for (std::size_t i = 0; i < values; ++i) {
     const float value = random.uniform(1.0F);
-    if (ring.bits == 32) page.as<float>()[i] = value;
-    if (ring.bits == 16) page.as<std::uint16_t>()[i] = to_bf16_bits(value);
-    if (ring.bits == 8) page.as<std::int8_t>()[i] = static_cast<std::int8_t>(std::lround(127.0F * value));
+    if (ring.bits == 32) reinterpret_cast<float*>(page.data())[i] = value;
+    if (ring.bits == 16) reinterpret_cast<std::uint16_t*>(page.data())[i] = to_bf16_bits(value);
+    if (ring.bits == 8) page[i] = static_cast<std::byte>(std::lround(127.0F * value));
   }
-  if (ring.bits != 8) return;
-  auto* scales = reinterpret_cast<float*>(page.as<std::byte>() + values);
-  for (std::size_t i = 0; i < rows; ++i) scales[i] = (1.0F + random.uniform(0.2F)) / 127.0F;
+  if (ring.bits == 8) {
+    auto* scales = reinterpret_cast<float*>(page.data() + values);
+    for (std::size_t i = 0; i < rows; ++i) scales[i] = (1.0F + random.uniform(0.2F)) / 127.0F;
+  }
+  return page;
 }
 
 bool has_ring(const Case& c) { return c.op == Op::kProjectQkv || c.op == Op::kAttend; }
@@ -113,18 +117,25 @@ struct CaseRun::Parts {
   WeightPtr norm;
   std::vector<Ring> rings;  // per copy
   std::vector<std::unique_ptr<Memory>> memories;
+  std::vector<std::vector<const Memory*>> pages;  // per ring
   Place x, y, at, tokens;
   std::size_t results = 0;  // floats at y
   bool integers = false;    // results are int32 at tokens
 
-  Place allocate(Ops& ops, std::size_t bytes) {
-    memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64)));
-    return {memories.back()->base, 0};
+  Memory& allocate(Ops& ops, std::size_t bytes) {
+    memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64), Use::kState));
+    return *memories.back();
+  }
+  template <typename T>
+  Memory& put(Ops& ops, const std::vector<T>& values) {
+    Memory& memory = allocate(ops, values.size() * sizeof(T));
+    memory.write(0, values.size() * sizeof(T), values.data());
+    return memory;
   }
   Place fill(Ops& ops, Random& random, std::size_t count, float scale) {
-    const Place place = allocate(ops, count * sizeof(float));
-    for (std::size_t i = 0; i < count; ++i) place.as<float>()[i] = random.uniform(scale);
-    return place;
+    std::vector<float> values(count);
+    for (float& value : values) value = random.uniform(scale);
+    return {&put(ops, values), 0};
   }
 };
 
@@ -175,21 +186,22 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     ring.slots = (c.positions + kMaxColumns + kRingPage - 1) / kRingPage * kRingPage;
     // The newest column is at position `first` + columns - 1, in a ring that has wrapped.
     const std::int64_t first = 2 * std::int64_t{ring.slots} + c.positions / 2;
-    p.at = p.allocate(ops, kMaxColumns * sizeof(Column));
+    std::vector<Column> at(kMaxColumns);
     for (int t = 0; t < c.columns; ++t) {
       const std::int64_t position = first + t;
-      p.at.as<Column>()[t] = {position, position + 1 - c.positions, static_cast<std::int32_t>(position % ring.slots),
-                              0};
+      at[size(t)] = {position, position + 1 - c.positions, static_cast<std::int32_t>(position % ring.slots), 0};
     }
+    p.at = {&p.put(ops, at), 0};
     for (int copy = 0; copy < (c.op == Op::kAttend ? copies : 1); ++copy) {
-      const auto count = size(ring.slots / kRingPage);
-      ring.pages = p.allocate(ops, count * sizeof(std::byte*));
-      p.rings.push_back(ring);
-      for (std::size_t i = 0; i < count; ++i) {
-        const Place page = p.allocate(ops, ring.page_bytes());
-        ring.pages.as<std::byte*>()[i] = page.base;
-        if (c.op == Op::kAttend) fill_page(random, ring, page);
+      std::vector<const Memory*> pages;
+      std::vector<std::byte*> table;
+      for (int i = 0; i < ring.slots / kRingPage; ++i) {
+        pages.push_back(c.op == Op::kAttend ? &p.put(ops, page_of(random, ring)) : &p.allocate(ops, ring.page_bytes()));
+        table.push_back(pages.back()->base);
       }
+      ring.pages = {&p.put(ops, table), 0};
+      p.pages.push_back(std::move(pages));
+      p.rings.push_back(ring);
     }
   }
 
@@ -200,14 +212,13 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     p.results = columns * size(c.out) * (c.op == Op::kConvTranspose ? size(c.stride) : 1);
   } else if (c.op == Op::kQuantize) {
     p.x = p.fill(ops, random, size(c.k), 1.0F);
-    p.tokens = p.allocate(ops, size(c.n) * sizeof(std::int32_t));
+    p.tokens = {&p.allocate(ops, size(c.n) * sizeof(std::int32_t)), 0};
     p.results = size(c.n);
     p.integers = true;
   } else if (c.op == Op::kSample) {
     p.x = p.fill(ops, random, size(c.n), 4.0F);
-    p.at = p.allocate(ops, sizeof(Draw));
-    *p.at.as<Draw>() = {0.8F, c.k, 0, 0, seed, 0};
-    p.tokens = p.allocate(ops, sizeof(std::int32_t));
+    p.at = {&p.put(ops, std::vector<Draw>{{0.8F, c.k, 0, 0, seed, 0}}), 0};
+    p.tokens = {&p.allocate(ops, sizeof(std::int32_t)), 0};
     p.results = 1;
     p.integers = true;
   } else {
@@ -222,6 +233,10 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
 CaseRun::~CaseRun() = default;
 
 void CaseRun::run(int copy) {
+  ops_.run({}, nullptr, [&] { call(copy); });
+}
+
+void CaseRun::call(int copy) {
   Parts& p = *parts_;
   const Case& c = case_;
   const auto at = static_cast<std::size_t>(copy);
@@ -262,16 +277,18 @@ std::vector<float> CaseRun::results() const {
   const Parts& p = *parts_;
   std::vector<float> out;
   if (p.integers) {
-    const auto* tokens = p.tokens.as<std::int32_t>();
-    for (std::size_t i = 0; i < p.results; ++i) out.push_back(static_cast<float>(tokens[i]));
+    std::vector<std::int32_t> tokens(p.results);
+    p.tokens.memory->read(0, p.results * sizeof(std::int32_t), tokens.data());
+    out.assign(tokens.begin(), tokens.end());
     return out;
   }
-  out.assign(p.y.as<float>(), p.y.as<float>() + p.results);
+  out.resize(p.results);
+  p.y.memory->read(0, p.results * sizeof(float), out.data());
   if (case_.op == Op::kProjectQkv) {
-    const Ring& ring = p.rings[0];
-    for (int page = 0; page < ring.slots / kRingPage; ++page) {
-      const auto* cells = reinterpret_cast<const std::uint16_t*>(ring.pages.as<std::byte*>()[page]);
-      for (std::size_t i = 0; i < ring.page_bytes() / 2; ++i) out.push_back(from_bf16_bits(cells[i]));
+    std::vector<std::uint16_t> cells(p.rings[0].page_bytes() / 2);
+    for (const Memory* page : p.pages[0]) {
+      page->read(0, cells.size() * 2, cells.data());
+      for (const std::uint16_t cell : cells) out.push_back(from_bf16_bits(cell));
     }
   }
   return out;

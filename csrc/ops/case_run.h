@@ -17,7 +17,7 @@ class CaseRun {
   CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies = 1);
   ~CaseRun();
 
-  /// One call, inside a frame of the implementation.
+  /// One run of one call.
   void run(int copy = 0);
   /// What the calls so far have made, as floats: results, then what was appended to the ring.
   std::vector<float> results() const;
@@ -25,6 +25,7 @@ class CaseRun {
   static std::size_t bytes(const Case& what);
 
  private:
+  void call(int copy);
   struct Parts;
   Ops& ops_;
   Case case_;

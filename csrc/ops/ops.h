@@ -2,8 +2,8 @@
 //
 // Conventions
 //  - A pass does T columns (1..kMaxColumns) at once. Activations are float32, row-contiguous [T, dim].
-//  - Every argument that changes from frame to frame lives in memory of the device and is named by its Place (base +
-//    offset), never passed by value: an implementation may record the calls of a frame once and replay them. Shapes,
+//  - Every argument that changes from frame to frame lives in memory of the device and is named by its Place, never
+//    passed by value: an implementation may record the calls of a frame once and repeat them, see run(). Shapes,
 //    weights and places are fixed.
 //  - No call allocates. Calls of one thread take effect in the order they are made. Outputs overlap inputs only where
 //    said.
@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -23,25 +24,46 @@
 
 namespace personaplex::ops {
 
-/// Memory of the device that the host can write between frames. Zero at first; pages that nobody has touched cost
-/// nothing.
+/// Who uses memory besides the operations.
+enum class Use : std::uint8_t {
+  kScratch,  // nobody: what operations leave to each other
+  kInput,    // the host writes it before a run
+  kOutput,   // the host reads it after a run
+  kState,    // it belongs to one conversation
+};
+
+/// Memory of the device, zero at first; pages that nobody has touched cost nothing.
 struct Memory {
   virtual ~Memory() = default;
-  std::byte* base = nullptr;
+  std::byte* base = nullptr;  // its address on the device
   std::size_t bytes = 0;
+  std::byte* host = nullptr;  // where the host finds inputs and outputs, between runs; null for other uses
+
+  /// Copies between the host and any memory of the device, between runs.
+  virtual void read(std::size_t offset, std::size_t count, void* to) const = 0;
+  virtual void write(std::size_t offset, std::size_t count, const void* from) = 0;
+  virtual void copy_from(const Memory& other) = 0;  // of the same size
 };
 
 /// A place in memory of the device.
 struct Place {
-  std::byte* base = nullptr;
+  const Memory* memory = nullptr;
   std::size_t offset = 0;
 
-  Place operator+(std::size_t more) const { return {base, offset + more}; }
-  explicit operator bool() const { return base != nullptr; }
+  Place operator+(std::size_t more) const { return {memory, offset + more}; }
+  explicit operator bool() const { return memory != nullptr; }
+  /// Where it is, on a device whose memory the host shares.
   template <typename T>
   T* as() const {
-    return reinterpret_cast<T*>(base + offset);
+    return reinterpret_cast<T*>(memory->base + offset);
   }
+};
+
+/// What a run is: a name and a number of columns. Runs of one program call the same operations, with the same weights,
+/// shapes and places; only the block of the conversation differs.
+struct Program {
+  const char* name = nullptr;  // null: of no program, nothing to be kept
+  int columns = 1;
 };
 
 /// Weights as an implementation wants them, made once at load.
@@ -121,7 +143,7 @@ class Ops {
   virtual ~Ops() = default;
 
   // At load.
-  virtual std::unique_ptr<Memory> allocate(std::size_t bytes) = 0;
+  virtual std::unique_ptr<Memory> allocate(std::size_t bytes, Use use) = 0;
   /// A matrix of the language model. WeightsError for a format that it cannot read.
   virtual WeightPtr matrix(const Matrix& m) = 0;
   /// A table of embeddings, of which embed_sum() reads a row here and there.
@@ -136,11 +158,10 @@ class Ops {
   virtual WeightPtr upsample(const Conv& c, int stride) = 0;
   virtual WeightPtr codebook(const RvqLevel& level) = 0;
 
-  /// Runs a frame's (or a pass's) calls. Frames of several conversations take turns.
-  struct Frame {
-    virtual ~Frame() = default;
-  };
-  virtual std::unique_ptr<Frame> begin() = 0;
+  /// Runs the operations that calls() calls, and waits for them. `state`: the block of the conversation whose frame it
+  /// is (null: of none); other kState memory is reached through addresses in it. A device may record the operations at
+  /// a program's first run, and repeat them without another call of calls(). Runs of several threads take turns.
+  virtual void run(const Program& program, const Memory* state, const std::function<void()>& calls) = 0;
 
   // Language model.
   /// x [T, D] = sum over tables of their row ids[r][t]; -1 adds nothing. ids [tables][kMaxColumns] int32.

@@ -14,7 +14,6 @@ namespace {
 std::vector<float> results(const ops::Case& what, cpu::Isa isa, int threads) {
   cpu::CpuOps ops(isa, threads);
   ops::CaseRun run(ops, what, 7);
-  const auto frame = ops.begin();
   run.run();
   return run.results();
 }
