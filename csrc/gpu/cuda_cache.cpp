@@ -1,7 +1,7 @@
 // csrc/gpu/cuda_cache.cpp: the format of a cached program.
 //
-// Strings, each after its length in 8 bytes: mark, key, host_name and symbol of every kernel, an empty one, cubin; then
-// 8 bytes of FNV-1a over all that. The key is stored whole, so that equal hashes of different keys do no harm.
+// Strings, each after its length in 8 bytes: mark, key, symbol, cubin; then 8 bytes of FNV-1a over all that. The key is
+// stored whole, so that equal hashes of different keys do no harm.
 #include "gpu/cuda_cache.h"
 
 #include <unistd.h>
@@ -77,11 +77,7 @@ std::optional<CudaProgram> read_cached(const std::filesystem::path& path, const 
   Reader reader{body};
   if (reader.next() != kMark || reader.next() != key) return std::nullopt;
   CudaProgram program;
-  while (reader.sound) {
-    const std::string_view name = reader.next();
-    if (name.empty()) break;
-    program.symbols.emplace(name, reader.next());
-  }
+  program.symbol = reader.next();
   program.cubin = reader.next();
   if (!reader.sound || !reader.rest.empty()) return std::nullopt;
   return program;
@@ -89,9 +85,7 @@ std::optional<CudaProgram> read_cached(const std::filesystem::path& path, const 
 
 void write_cached(const std::filesystem::path& path, const std::string& key, const CudaProgram& program) {
   static std::atomic<unsigned> count{0};
-  std::string body = prefixed(kMark) + prefixed(key);
-  for (const auto& [name, symbol] : program.symbols) body += prefixed(name) + prefixed(symbol);
-  body += prefixed("") + prefixed(program.cubin);
+  std::string body = prefixed(kMark) + prefixed(key) + prefixed(program.symbol) + prefixed(program.cubin);
   body += number(fnv1a(body));
 
   // Several processes may write the same file: each its own, and the last one stays.

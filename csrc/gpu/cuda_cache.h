@@ -9,7 +9,7 @@
 
 namespace personaplex::gpu {
 
-/// The file for a program; `key` is everything that the result depends on.
+/// The file for a program of `file`; `key` is everything that the result depends on.
 std::filesystem::path cached_path(const std::filesystem::path& folder, const std::string& file, const std::string& key);
 
 /// Nothing where the file is absent, damaged or of another key.

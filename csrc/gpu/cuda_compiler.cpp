@@ -159,14 +159,12 @@ CudaCompiler::~CudaCompiler() = default;
 
 std::string CudaCompiler::target() const { return "sm_" + std::to_string(target_); }
 
-CudaProgram CudaCompiler::compile(const CudaSource& source) const {
+CudaProgram CudaCompiler::compile(const CudaSource& source, const std::string& expression) const {
   const std::vector<std::string> options = {"--gpu-architecture=" + target(), "--std=c++17",
                                             "--device-as-default-execution-space", "--generate-line-info"};
   std::string key = nvrtc_->name();
   for (const std::string& option : options) key += " " + option;
-  key += "\n" + source.file + "\n";
-  for (const auto& [name, expression] : source.names) key += name + " = " + expression + "\n";
-  key += source.text;
+  key += "\n" + source.file + "\n" + expression + "\n" + source.text;
   const fs::path path = cache_.empty() ? fs::path() : cached_path(cache_, source.file, key);
   if (!path.empty()) {
     if (auto cached = read_cached(path, key)) return *std::move(cached);
@@ -176,24 +174,20 @@ CudaProgram CudaCompiler::compile(const CudaSource& source) const {
   nvrtc_->check(nvrtc_->create(&program, source.text.c_str(), source.file.c_str(), 0, nullptr, nullptr), source.file);
   const auto destroy = [this](Program p) { nvrtc_->destroy(&p); };
   const std::unique_ptr<ProgramHandle, decltype(destroy)> owner(program, destroy);
-  for (const auto& names : source.names) {
-    nvrtc_->check(nvrtc_->add_name(program, names.second.c_str()), source.file);
-  }
+  nvrtc_->check(nvrtc_->add_name(program, expression.c_str()), source.file);
   std::vector<const char*> pointers;
   for (const std::string& option : options) pointers.push_back(option.c_str());
   const Result result = nvrtc_->compile(program, static_cast<int>(pointers.size()), pointers.data());
   if (result != 0) {
-    throw DeviceError("[CudaQueue.kernel] expected " + source.file + " to compile for " + target() + ", but " +
-                      nvrtc_->name() + " says " + (result == kCompilation ? "" : nvrtc_->error_string(result)) + "\n" +
-                      nvrtc_->log_of(program));
+    throw DeviceError("[CudaQueue.kernel] expected " + expression + " of " + source.file + " to compile for " +
+                      target() + ", but " + nvrtc_->name() + " says " +
+                      (result == kCompilation ? "" : nvrtc_->error_string(result)) + "\n" + nvrtc_->log_of(program));
   }
 
   CudaProgram out;
-  for (const auto& [name, expression] : source.names) {
-    const char* symbol = nullptr;
-    nvrtc_->check(nvrtc_->lowered_name(program, expression.c_str(), &symbol), source.file + ", " + name);
-    out.symbols.emplace(name, symbol);
-  }
+  const char* symbol = nullptr;
+  nvrtc_->check(nvrtc_->lowered_name(program, expression.c_str(), &symbol), source.file + ", " + expression);
+  out.symbol = symbol;
   std::size_t size = 0;
   nvrtc_->check(nvrtc_->cubin_size(program, &size), source.file);
   out.cubin.resize(size);

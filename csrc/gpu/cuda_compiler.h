@@ -1,9 +1,10 @@
 // csrc/gpu/cuda_compiler.h: kernels in CUDA C++ to machine code for one GPU architecture, by NVRTC, which is opened at
 // run time. What was compiled once is kept in a folder.
+//
+// Every kernel is compiled alone: a model uses a part of a file's instantiations, and all of them take NVRTC minutes.
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,10 +19,10 @@ struct CudaSource {
   std::vector<std::pair<std::string, std::string>> names;  // of each kernel: host_name, NVRTC name expression
 };
 
-/// A file of kernels, compiled.
+/// One kernel, compiled.
 struct CudaProgram {
   std::string cubin;
-  std::map<std::string, std::string> symbols;  // host_name: its name in the cubin
+  std::string symbol;  // its name in there
 };
 
 class CudaCompiler {
@@ -35,9 +36,9 @@ class CudaCompiler {
   CudaCompiler(const CudaCompiler&) = delete;
   CudaCompiler& operator=(const CudaCompiler&) = delete;
 
-  /// From the cache, unless it has no sound copy. DeviceError, with the compiler's words, when it does not compile.
-  /// Several threads may compile at once.
-  CudaProgram compile(const CudaSource& source) const;
+  /// The kernel of this name expression, from the cache unless it has no sound copy. DeviceError, with the compiler's
+  /// words, when it does not compile. Several threads may compile at once.
+  CudaProgram compile(const CudaSource& source, const std::string& expression) const;
 
   /// "sm_90"
   std::string target() const;

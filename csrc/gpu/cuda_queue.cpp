@@ -2,8 +2,11 @@
 #include "gpu/cuda_queue.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <map>
-#include <mutex>
+#include <set>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -18,13 +21,14 @@ using namespace cuda;
 constexpr std::size_t kTwinBytes = std::size_t{1} << 20;  // of one stretch of inputs or outputs
 constexpr std::size_t kAlign = 256;
 constexpr unsigned kMaxGroupsYZ = 65535;
+constexpr std::size_t kMaxCompilers = 8;  // threads, of a few hundred MB each
 
-/// Machine code on the GPU. Its kernels hold it.
+/// Machine code on the GPU. Its kernel and lists hold it.
 struct LoadedModule {
-  LoadedModule(std::shared_ptr<Gpu> on, const CudaProgram& program, const std::string& file) : gpu(std::move(on)) {
+  LoadedModule(std::shared_ptr<Gpu> on, const CudaProgram& program, const std::string& kernel) : gpu(std::move(on)) {
     const Result result = gpu->driver.module_load(&module, program.cubin.data());
     if (result == kNoBinaryForGpu) {
-      throw DeviceError("[CudaQueue.kernel] expected machine code that the driver can load for " + file + ", but " +
+      throw DeviceError("[CudaQueue.kernel] expected machine code that the driver can load for " + kernel + ", but " +
                         gpu->driver.words(result) + ". Update the NVIDIA driver, or install an older NVRTC.");
     }
     gpu->driver.check(result, "kernel");
@@ -184,8 +188,8 @@ class CudaQueue final : public Queue {
       : gpu_(std::make_shared<Gpu>(Driver::open(options.driver), options.device)),
         compiler_(options.nvrtc, std::move(options.cache), gpu_->capability, driver_version()),
         sources_(std::move(options.sources)) {
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
-      for (const auto& names : sources_[i].names) source_of_.emplace(names.first, i);
+    for (const CudaSource& source : sources_) {
+      for (const auto& [name, expression] : source.names) texts_[name] = {&source, expression};
     }
   }
 
@@ -207,12 +211,10 @@ class CudaQueue final : public Queue {
   const Kernel& kernel(const std::string& name) override {
     gpu_->use("kernel");
     if (const auto found = kernels_.find(name); found != kernels_.end()) return *found->second;
-    const auto source = source_of_.find(name);
-    if (source == source_of_.end())
-      throw DeviceError("[CudaQueue.kernel] expected a kernel's host_name, got " + name + ".");
-    load(sources_[source->second]);
+    prepare({name});
     return *kernels_.at(name);
   }
+  void prepare(const std::vector<std::string>& names) override;
 
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
   void run(List& list, const ops::Memory* state) override;
@@ -233,33 +235,69 @@ class CudaQueue final : public Queue {
     gpu_->driver.check(gpu_->driver.version(&version), "open");
     return version;
   }
-  void load(const CudaSource& source);
+  void load(const std::string& name, const CudaProgram& program);
 
   std::shared_ptr<Gpu> gpu_;
   CudaCompiler compiler_;
   std::vector<CudaSource> sources_;
-  std::map<std::string, std::size_t> source_of_;  // host_name
+  struct Text {
+    const CudaSource* source = nullptr;
+    std::string expression;
+  };
+  std::map<std::string, Text> texts_;  // by host_name, as kernels_
   std::map<std::string, std::unique_ptr<CudaKernel>> kernels_;
   std::weak_ptr<Twin> inputs_, outputs_;  // that still have room
 };
 
-void CudaQueue::load(const CudaSource& source) {
-  const CudaProgram program = compiler_.compile(source);
-  const auto module = std::make_shared<LoadedModule>(gpu_, program, source.file);
-  const Driver& driver = gpu_->driver;
-  for (const auto& [name, symbol] : program.symbols) {
-    auto kernel = std::make_unique<CudaKernel>();
-    kernel->name = name;
-    kernel->module = module;
-    driver.check(driver.module_function(&kernel->function, module->module, symbol.c_str()), "kernel: " + name);
-    driver.check(driver.function_attribute(&kernel->max_threads, kMaxThreadsAttribute, kernel->function), "kernel");
-    std::size_t offset = 0, bytes = 0;
-    while (driver.function_param != nullptr &&
-           driver.function_param(kernel->function, kernel->param_bytes.size(), &offset, &bytes) == kSuccess) {
-      kernel->param_bytes.push_back(bytes);
-    }
-    kernels_[name] = std::move(kernel);
+void CudaQueue::prepare(const std::vector<std::string>& names) {
+  gpu_->use("kernel");
+  struct Job {
+    std::string name;
+    const Text* text;
+    CudaProgram program;
+    std::exception_ptr error;
+  };
+  std::vector<Job> jobs;
+  for (const std::string& name : std::set<std::string>(names.begin(), names.end())) {
+    if (kernels_.contains(name)) continue;
+    const auto text = texts_.find(name);
+    if (text == texts_.end()) throw DeviceError("[CudaQueue.kernel] expected a kernel's host_name, got " + name + ".");
+    jobs.push_back({name, &text->second, {}, nullptr});
   }
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < jobs.size(); i = next++) {
+      try {
+        jobs[i].program = compiler_.compile(*jobs[i].text->source, jobs[i].text->expression);
+      } catch (...) {
+        jobs[i].error = std::current_exception();
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  const std::size_t most = std::min<std::size_t>({jobs.size(), std::thread::hardware_concurrency(), kMaxCompilers});
+  for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  for (const Job& job : jobs) {
+    if (job.error != nullptr) std::rethrow_exception(job.error);
+    load(job.name, job.program);
+  }
+}
+
+void CudaQueue::load(const std::string& name, const CudaProgram& program) {
+  const Driver& driver = gpu_->driver;
+  auto kernel = std::make_unique<CudaKernel>();
+  kernel->name = name;
+  kernel->module = std::make_shared<LoadedModule>(gpu_, program, name);
+  driver.check(driver.module_function(&kernel->function, kernel->module->module, program.symbol.c_str()), "kernel");
+  driver.check(driver.function_attribute(&kernel->max_threads, kMaxThreadsAttribute, kernel->function), "kernel");
+  std::size_t offset = 0, bytes = 0;
+  while (driver.function_param != nullptr &&
+         driver.function_param(kernel->function, kernel->param_bytes.size(), &offset, &bytes) == kSuccess) {
+    kernel->param_bytes.push_back(bytes);
+  }
+  kernels_[name] = std::move(kernel);
 }
 
 std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 
 #include "gpu/cuda_driver.h"
 
@@ -249,6 +250,8 @@ EXPORT int nvrtcAddNameExpression(Program* program, const char* expression) {
   return 0;
 }
 EXPORT int nvrtcCompileProgram(Program* program, int count, const char* const* options) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
   ++now->compiles;
   now->options.assign(options, options + count);
   if (program->text.find("mistake") == std::string::npos) return 0;

@@ -286,7 +286,7 @@ TEST_CASE("cuda: a forked child is told so, and frees nothing") {
   CHECK(status == 0);
 }
 
-TEST_CASE("cuda: kernels are compiled once a file, cached, and compiled again where the file is damaged") {
+TEST_CASE("cuda: a kernel is compiled once, cached, and compiled again where its file is damaged") {
   FakeCuda& fake = fresh();
   const Folder folder;
   CudaOptions o = options();
@@ -295,7 +295,7 @@ TEST_CASE("cuda: kernels are compiled once a file, cached, and compiled again wh
     fake.compiles = 0;
     const auto queue = make_cuda_queue(o);
     CHECK(queue->kernel("add_f32").name == "add_f32");
-    CHECK(queue->kernel("plain").name == "plain");
+    CHECK(&queue->kernel("add_f32") == &queue->kernel("add_f32"));
     return fake.compiles;
   };
   const auto files = [&] {
@@ -343,13 +343,33 @@ TEST_CASE("cuda: kernels are compiled once a file, cached, and compiled again wh
   }
 }
 
+TEST_CASE("cuda: many kernels are made ready at once, each once") {
+  FakeCuda& fake = fresh();
+  CudaOptions o = options();
+  std::vector<std::string> names;
+  for (int i = 0; i < 40; ++i) {
+    names.push_back("k" + std::to_string(i));
+    o.sources[0].names.emplace_back(names.back(), "k<" + std::to_string(i) + ">");
+    fake.kernels["_Kk<" + std::to_string(i) + ">"] = {{8}, nullptr};
+  }
+  const auto queue = make_cuda_queue(o);
+  queue->kernel("k7");
+  names.push_back("k3");
+  queue->prepare(names);
+  CHECK(fake.compiles == 40);
+  for (const std::string& name : names) CHECK(queue->kernel(name).name == name);
+  CHECK(fake.compiles == 40);
+  names.push_back("none");
+  CHECK(has(words_of([&] { queue->prepare(names); }), "expected a kernel's host_name, got none"));
+}
+
 TEST_CASE("cuda: a kernel that does not compile, or does not exist") {
   fresh();
   CudaOptions o = options();
   o.sources.push_back({"two.metal", "a mistake", {{"bad", "bad"}}});
   const auto queue = make_cuda_queue(o);
   CHECK(has(words_of([&] { queue->kernel("bad"); }),
-            "expected two.metal to compile for sm_90, but NVRTC 13.0 says \n"
+            "expected bad of two.metal to compile for sm_90, but NVRTC 13.0 says \n"
             "one.metal(7): error: identifier \"mistake\" is undefined"));
   CHECK(has(words_of([&] { queue->kernel("none"); }), "expected a kernel's host_name, got none"));
   CHECK(queue->kernel("plain").name == "plain");

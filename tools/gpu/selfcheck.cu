@@ -37,7 +37,6 @@ __global__ void sum(const T* x, T* out, const SumParams p) {
     if (threadIdx.x == 0) out[0] = v;
   }
 }
-template __global__ void sum<float>(const float* x, float* out, const SumParams p);
 
 struct ReadParams {
   int words;  // uint4, of each block
