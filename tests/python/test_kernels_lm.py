@@ -1,0 +1,604 @@
+"""The language model's GPU kernels (kernels/lm_*.metal), run by tools/metalsim and its checkers, against float64."""
+
+import functools
+import shutil
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Array = np.ndarray[Any, Any]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
+metalsim = pytest.importorskip("metalsim", reason="tools/metalsim is part of a checkout only")
+if not any(shutil.which(name) for name in ("clang++-19", "clang++")):
+    pytest.skip("metalsim compiles kernels with clang++, which is not installed", allow_module_level=True)
+
+ORDERS = ["forward", "shuffle:1", "shuffle:2"]
+PAGE = 32  # slots of a ring's page
+INF, NAN = np.float32(np.inf), np.float32(np.nan)
+
+
+@functools.cache
+def library(name: str) -> Any:
+    return metalsim.compile(ROOT / "kernels" / f"{name}.metal")
+
+
+def fixed(array: Array) -> Array:
+    """A buffer that a kernel may not write to."""
+    array.setflags(write=False)
+    return array
+
+
+def floats(rng: np.random.Generator, *shape: int, size: float = 1.0) -> Array:
+    return (size * rng.standard_normal(shape)).astype(np.float32)
+
+
+def to_bf16(x: Array) -> Array:
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(bits: Array) -> Array:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@dataclass
+class Matrix:
+    """Random weights as a checkpoint holds them, and what they mean."""
+
+    buffers: list[Array]  # words, scales, biases
+    value: Array  # float64 [n, k]
+    group_shift: int
+
+
+def make_matrix(rng: np.random.Generator, name: str, n: int, k: int, group: int = 64) -> Matrix:
+    if name == "bf16":
+        bits = to_bf16(floats(rng, n, k))
+        nothing = np.zeros(8, np.uint16)
+        return Matrix([fixed(bits), fixed(nothing), fixed(nothing)], from_bf16(bits).astype(np.float64), 6)
+    bits = int(name[1])
+    q = rng.integers(0, 1 << bits, (n, k))
+    per_word = 32 // bits
+    words = np.zeros((n, k // per_word), np.uint32)
+    for i in range(per_word):
+        words |= q[:, i::per_word].astype(np.uint32) << np.uint32(bits * i)
+    parts = [floats(rng, n, k // group, size=s) for s in (2.0 / (1 << bits), 1.0)]
+    if name.endswith("bf16"):
+        stored = [to_bf16(p) for p in parts]
+        scales, biases = (from_bf16(p).astype(np.float64) for p in stored)
+    else:
+        halves = [p.astype(np.float16) for p in parts]
+        stored = [p.view(np.uint16) for p in halves]
+        scales, biases = (p.astype(np.float64) for p in halves)
+    value = q * np.repeat(scales, group, 1) + np.repeat(biases, group, 1)
+    return Matrix([fixed(words), *(fixed(p) for p in stored)], value, group.bit_length() - 1)
+
+
+def close(got: Array, expected: Array, tolerance: float) -> None:
+    assert np.isfinite(got).all()
+    error = np.linalg.norm(got - expected) / max(np.linalg.norm(expected), 1e-30)
+    assert error < tolerance, f"relative error {error:.2e}"
+
+
+def rms_norm(x: Array, weight: Array) -> Array:
+    x = x.astype(np.float64)
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-8) * weight
+
+
+def silu(x: Array) -> Array:
+    return x / (1 + np.exp(-x))
+
+
+ROWS = {"r1_c1": 1, "r2_c1": 2, "r4_c1": 4, "h4_c1": 4, "c8": 4}
+
+
+def grid(n: int, columns: int, tile: str, simdgroups: int, split: int) -> tuple[int, int, int]:
+    rows = simdgroups // split * ROWS[tile]
+    return (-(-n // rows), -(-columns // 8) if tile == "c8" else columns, 1)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "kernels").glob("lm_*.metal")))
+def test_metal_would_accept(name: str) -> None:
+    metalsim.typecheck(ROOT / "kernels" / f"{name}.metal")
+
+
+# lm_product: y = W norm(x)
+
+PROJECT = [
+    # format, group, n, k, columns, tile, simdgroups, split
+    ("b4_bf16", 64, 37, 1024, 1, "r1_c1", 2, 1),
+    ("b4_bf16", 64, 50, 2816, 1, "r2_c1", 4, 4),
+    ("b4_bf16", 64, 40, 4096 + 1088, 1, "r4_c1", 4, 2),
+    ("b4_bf16", 32, 33, 96, 3, "r2_c1", 2, 1),
+    ("b4_f16", 32, 21, 608, 1, "r4_c1", 3, 3),
+    ("b4_bf16", 64, 22, 1088, 19, "c8", 3, 1),
+    ("b4_f16", 64, 16, 64, 8, "c8", 2, 1),
+    ("b8_bf16", 64, 19, 704, 1, "r2_c1", 4, 2),
+    ("b8_bf16", 64, 12, 4096 + 64, 1, "r4_c1", 2, 1),
+    ("b8_f16", 32, 18, 1056, 3, "c8", 2, 1),
+    ("b8_f16", 32, 10, 160, 2, "r1_c1", 2, 2),
+    ("bf16", 64, 23, 520, 1, "r4_c1", 4, 4),
+    ("bf16", 64, 11, 4104, 1, "r1_c1", 4, 2),
+    ("bf16", 64, 14, 200, 8, "c8", 2, 1),
+]
+
+
+@pytest.mark.parametrize("epilogue", ["store", "add", "swiglu"])
+@pytest.mark.parametrize("case", PROJECT, ids=lambda c: "-".join(map(str, c)))
+def test_project(case: tuple, epilogue: str) -> None:
+    name, group, n, k, columns, tile, simdgroups, split = case
+    rng = np.random.default_rng(n + k)
+    n += n % 2 if epilogue == "swiglu" else 0
+    with_norm = epilogue != "add"
+    w = make_matrix(rng, name, n, k, group)
+    x, weight = floats(rng, columns, k, size=3.0), floats(rng, k)
+    before = floats(rng, columns, n // 2 if epilogue == "swiglu" else n)
+    product = (rms_norm(x, weight) if with_norm else x.astype(np.float64)) @ w.value.T
+    if epilogue == "store":
+        expected = product
+    elif epilogue == "add":
+        expected = before + product
+    else:
+        expected = silu(product[:, : n // 2]) * product[:, n // 2 :]
+    kind = ["store", "add", "swiglu"].index(epilogue)
+    if epilogue == "swiglu" and simdgroups // split * ROWS[tile] % 2 == 1:
+        simdgroups *= 2
+    params = struct.pack("7i", n, k, columns, w.group_shift, split, kind, int(with_norm))
+    results = []
+    for order in ORDERS[: 3 if epilogue == "add" else 1]:
+        y = before.copy()
+        library("lm_product").run(
+            f"qmv_{name}_{tile}",
+            [fixed(x), fixed(weight), *w.buffers, y, params],
+            groups=grid(n, columns, tile, simdgroups, split),
+            threads=32 * simdgroups,
+            order=order,
+        )
+        close(y, expected, 3e-4)
+        results.append(y)
+    assert all((y == results[0]).all() for y in results)
+
+
+# Rings of keys and values.
+
+
+class Ring:
+    """Pages of a ring with other layers' bytes before and after this one's, and tables of their addresses."""
+
+    def __init__(self, rng: np.random.Generator, bits: int, heads: int, head_dim: int, slots: int) -> None:
+        self.bits, self.heads, self.head_dim, self.slots = bits, heads, head_dim, slots
+        self.side = heads * PAGE * head_dim * bits // 8
+        self.offset = 64
+        self.bytes = 2 * self.side + (2 * heads * PAGE * 4 if bits == 8 else 0)
+        self.pages = [rng.integers(0, 256, self.offset + self.bytes + 32, np.uint8) for _ in range(slots // PAGE)]
+        self.table = np.array([metalsim.address(page) for page in self.pages], np.uint64)
+        for slot in range(slots):
+            for part in range(2):
+                for head in range(heads):
+                    self.write(slot, part, head, floats(rng, head_dim))
+
+    def write(self, slot: int, part: int, head: int, x: Array) -> None:
+        row, scale = self.row(slot, part, head)
+        if self.bits == 32:
+            row.view(np.float32)[:] = x
+        elif self.bits == 16:
+            row.view(np.uint16)[:] = to_bf16(x)
+        else:
+            largest = np.abs(x).max()
+            scale[0] = largest / np.float32(127)
+            row.view(np.int8)[:] = np.rint(x * (np.float32(127) / largest)) if largest > 0 else 0
+
+    def places(self, slot: int, part: int, head: int) -> tuple[slice, slice]:
+        """Where in its page a row lies, and its scale."""
+        width = self.head_dim * self.bits // 8
+        cells = self.offset + part * self.side + (head * PAGE + slot % PAGE) * width
+        scale = self.offset + 2 * self.side + ((part * self.heads + head) * PAGE + slot % PAGE) * 4
+        return slice(cells, cells + width), slice(scale, scale + 4 if self.bits == 8 else scale)
+
+    def row(self, slot: int, part: int, head: int) -> tuple[Array, Array]:
+        cells, scale = self.places(slot, part, head)
+        page = self.pages[slot // PAGE]
+        return page[cells], page[scale].view(np.float32)
+
+    def without(self, slots: list[int]) -> list[Array]:
+        """Copies of the pages with these slots zeroed."""
+        pages = [page.copy() for page in self.pages]
+        for slot in slots:
+            for part in range(2):
+                for head in range(self.heads):
+                    for place in self.places(slot, part, head):
+                        pages[slot // PAGE][place] = 0
+        return pages
+
+    def read(self, slot: int, part: int, head: int) -> Array:
+        row, scale = self.row(slot, part, head)
+        if self.bits == 32:
+            return row.view(np.float32).astype(np.float64)
+        if self.bits == 16:
+            return from_bf16(row.view(np.uint16)).astype(np.float64)
+        return row.view(np.int8).astype(np.float64) * float(scale[0])
+
+    def attention(self, q: Array, position: int, first_visible: int) -> Array:
+        """float64 [heads, head_dim] of q [heads, head_dim]."""
+        seen = [p % self.slots for p in range(first_visible, position + 1)]
+        out = np.zeros((self.heads, self.head_dim))
+        for head in range(self.heads):
+            keys = np.stack([self.read(slot, 0, head) for slot in seen])
+            scores = keys @ q[head].astype(np.float64) / np.sqrt(self.head_dim)
+            weights = np.exp(scores - scores.max())
+            out[head] = weights @ np.stack([self.read(slot, 1, head) for slot in seen]) / weights.sum()
+        return out
+
+
+def columns_of(visible: list[tuple[int, int]], slots: int) -> Array:
+    """Columns of (position, first_visible)."""
+    out = np.zeros(len(visible), [("position", "i8"), ("first", "i8"), ("slot", "i4"), ("unused", "i4")])
+    for i, (position, first) in enumerate(visible):
+        out[i] = (position, first, position % slots, 0)
+    return fixed(out)
+
+
+QKV = [
+    # format, kv bits, heads, head_dim, k, columns, tile, simdgroups, split, rotary
+    ("b4_bf16", 16, 2, 64, 320, 1, "r4_c1", 4, 1, True),
+    ("b4_bf16", 8, 2, 64, 192, 1, "r4_c1", 16, 1, True),
+    ("b8_bf16", 8, 1, 128, 128, 2, "h4_c1", 32, 1, True),
+    ("b4_f16", 32, 3, 24, 64, 3, "r2_c1", 4, 2, True),
+    ("bf16", 16, 2, 16, 72, 1, "r4_c1", 2, 1, False),
+    ("b4_bf16", 16, 2, 32, 128, 19, "c8", 2, 1, True),
+    ("b8_f16", 8, 2, 16, 64, 8, "c8", 8, 1, False),
+]
+
+
+@pytest.mark.parametrize("case", QKV, ids=lambda c: "-".join(map(str, c)))
+def test_project_qkv(case: tuple) -> None:
+    name, bits, heads, head_dim, k, columns, tile, simdgroups, split, rotary = case
+    rng = np.random.default_rng(k)
+    n = 3 * heads * head_dim
+    w = make_matrix(rng, name, n, k, 64)
+    x, weight = floats(rng, columns, k), floats(rng, k)
+    angle = rng.uniform(-np.pi, np.pi, (columns, head_dim // 2))
+    angles = np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32)
+    slots = 64
+    start = 58 + 64 * 1000  # wraps after 6 columns
+    at = columns_of([(start + t, 0) for t in range(columns)], slots)
+    expected = (rms_norm(x, weight) @ w.value.T).reshape(columns, 3, heads, head_dim)
+    if rotary:
+        even, odd = expected[:, :2, :, 0::2].copy(), expected[:, :2, :, 1::2].copy()
+        cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+        expected[:, :2, :, 0::2] = even * cos - odd * sin
+        expected[:, :2, :, 1::2] = even * sin + odd * cos
+    for order in ORDERS[:2]:
+        ring = Ring(rng, bits, heads, head_dim, slots)
+        filled = [(start + t) % slots for t in range(columns)]
+        before = ring.without(filled)
+        q = np.zeros((columns, heads, head_dim), np.float32)
+        params = struct.pack(
+            "10iI", n, k, columns, w.group_shift, split, 1, heads, head_dim, int(rotary), bits, ring.offset
+        )
+        library("lm_product").run(
+            f"qkv_{name}_{tile}",
+            [fixed(x), fixed(weight), *w.buffers, fixed(angles), at, fixed(ring.table), q, params],
+            groups=grid(n, columns, tile, simdgroups, split),
+            threads=32 * simdgroups,
+            order=order,
+        )
+        close(q, expected[:, 0], 3e-4)
+        tolerance = {32: 3e-4, 16: 3e-3, 8: 1e-2}[bits]
+        for t, slot in enumerate(filled):
+            for part in range(2):
+                for head in range(heads):
+                    close(ring.read(slot, part, head), expected[t, 1 + part, head], tolerance)
+                    if bits == 8:
+                        assert np.abs(ring.row(slot, part, head)[0].view(np.int8)).max() == 127
+        assert all((a == b).all() for a, b in zip(ring.without(filled), before, strict=True))
+
+
+def window(position: int, context: int) -> tuple[int, int]:
+    return position, max(0, position - context + 1)
+
+
+ATTEND = [
+    # cells, heads, head_dim, slots, visible (position, first), splits, simdgroups
+    ("bf16", 2, 128, 96, [window(7 * 96 + 20, 90)], 3, 2),
+    ("bf16", 1, 64, 160, [window(p, 129) for p in (150, 151, 161)], 2, 3),
+    ("bf16", 2, 64, 32, [window(0, 16)], 1, 1),
+    ("bf16", 2, 24, 64, [window(70, 40), window(71, 40)], 2, 2),
+    ("int8", 2, 128, 64, [window(64 * 99 + 3, 64)], 4, 1),
+    ("int8", 3, 64, 64, [window(20, 64)], 2, 2),
+    ("int8", 1, 6, 32, [window(40, 11)], 1, 2),
+    ("f32", 1, 128, 64, [window(64 + 9, 33)], 1, 2),
+    ("f32", 2, 64, 64, [window((1 << 40) - 5, 60)], 8, 1),
+    ("f32", 1, 512, 32, [window(50, 9)], 2, 1),
+]
+
+
+@pytest.mark.parametrize("case", ATTEND, ids=lambda c: "-".join(map(str, c[:4])))
+def test_attend(case: tuple) -> None:
+    cells, heads, head_dim, slots, visible, splits, simdgroups = case
+    rng = np.random.default_rng(head_dim + slots)
+    bits = {"bf16": 16, "int8": 8, "f32": 32}[cells]
+    ring = Ring(rng, bits, heads, head_dim, slots)
+    q = floats(rng, len(visible), heads, head_dim, size=4.0)
+    expected = np.stack([ring.attention(q[t], *visible[t]) for t in range(len(visible))])
+    at = columns_of(visible, slots)
+    params = struct.pack("4iI", heads, head_dim, slots, splits, ring.offset)
+    name = f"attend_{cells}_d{head_dim if head_dim in (64, 128) else 0}"
+    for order in ORDERS:
+        partial = np.full((len(visible), heads, splits, head_dim + 2), np.nan, np.float32)
+        out = np.full((len(visible), heads, head_dim), np.nan, np.float32)
+        library("lm_attend").run(
+            name,
+            [fixed(q), at, fixed(ring.table), partial, out, params],
+            groups=(splits, heads, len(visible)),
+            threads=32 * simdgroups,
+            order=order,
+        )
+        if splits > 1:
+            assert np.isnan(out).all()
+            library("lm_attend").run(
+                "attend_combine", [fixed(partial.copy()), out, params], groups=(heads, len(visible), 1), threads=64
+            )
+        close(out, expected, 1e-5)
+
+
+def test_attend_extreme_scores() -> None:
+    """One position whose score is far above all others, wherever it is."""
+    rng = np.random.default_rng(1)
+    ring = Ring(rng, 16, 1, 64, 64)
+    q = np.ones((1, 1, 64), np.float32)
+    for loudest in (0, 31, 49):
+        ring.write(loudest, 0, 0, np.full(64, 1000.0, np.float32))
+        out = np.zeros((1, 1, 64), np.float32)
+        library("lm_attend").run(
+            "attend_bf16_d64",
+            [fixed(q), columns_of([(49, 0)], 64), fixed(ring.table), np.zeros(1, np.float32), out,
+             struct.pack("4iI", 1, 64, 64, 1, ring.offset)],
+            groups=(1, 1, 1),
+            threads=64,
+        )  # fmt: skip
+        close(out, ring.read(loudest, 1, 0), 1e-6)
+        ring.write(loudest, 0, 0, np.full(64, -1000.0, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "tile", "heads", "head_dim", "n", "position", "simdgroups", "split"),
+    [
+        ("b4_bf16", "r1_c1", 4, 16, 30, 0, 2, 1),
+        ("b4_bf16", "r2_c1", 5, 64, 37, 15, 4, 2),
+        ("b8_f16", "r2_c1", 3, 128, 12, 40, 2, 2),
+        ("bf16", "r2_c1", 3, 8, 20, 9, 4, 1),
+    ],
+)
+def test_attend_project(
+    name: str, tile: str, heads: int, head_dim: int, n: int, position: int, simdgroups: int, split: int
+) -> None:
+    rng = np.random.default_rng(n)
+    ring = Ring(rng, 16, heads, head_dim, 32)
+    w = make_matrix(rng, name, n, heads * head_dim, 32 if head_dim == 128 else 64)
+    q, before = floats(rng, heads, head_dim, size=3.0), floats(rng, n)
+    visible = window(position, 16)
+    expected = before + w.value @ ring.attention(q, *visible).reshape(-1)
+    params = struct.pack(
+        "7iI", n, heads * head_dim, w.group_shift, split, heads, head_dim, ring.slots, ring.offset
+    )  # fmt: skip
+    for order in ORDERS:
+        y = before.copy()
+        library("lm_product").run(
+            f"attend_project_{name}_{tile}",
+            [fixed(q), columns_of([visible], 32), fixed(ring.table), *w.buffers, y, params],
+            groups=grid(n, 1, tile, simdgroups, split),
+            threads=32 * simdgroups,
+            order=order,
+        )
+        close(y, expected, 3e-4)
+
+
+# lm_norm, lm_embed
+
+
+@pytest.mark.parametrize(("columns", "dim", "threads"), [(1, 1024, 1024), (3, 100, 64), (2, 4097, 256)])
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("size", [1.0, 1e-6, 1e6])
+def test_norm(kind: str, columns: int, dim: int, threads: int, size: float) -> None:
+    rng = np.random.default_rng(dim)
+    x = (floats(rng, columns, dim) + 0.5) * np.float32(size)
+    weight, bias = floats(rng, dim), floats(rng, dim)
+    wide = x.astype(np.float64)
+    if kind == "rms":
+        expected = rms_norm(x, weight)
+    else:
+        centred = wide - wide.mean(-1, keepdims=True)
+        expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
+    for order in ORDERS:
+        y = x.copy()
+        library("lm_norm").run(
+            f"norm_{kind}",
+            [y, fixed(weight), fixed(bias), y, struct.pack("i", dim)],
+            groups=(columns, 1, 1),
+            threads=threads,
+            order=order,
+        )
+        close(y, expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("formats", "group", "dim", "columns", "simdgroups"),
+    [
+        (["b4_bf16"], 64, 320, 1, 1),
+        (["b8_f16", "bf16", "b4_f16", "b8_bf16"], 32, 96, 3, 3),
+        (["b4_bf16"] * 16 + ["bf16"], 64, 576, 2, 17),
+    ],
+)
+def test_embed_sum(formats: list[str], group: int, dim: int, columns: int, simdgroups: int) -> None:
+    rng = np.random.default_rng(dim)
+    rows = 11
+    tables = [make_matrix(rng, name, rows, dim, group) for name in formats]
+    ids = rng.integers(-1, rows, (len(tables), 32)).astype(np.int32)
+    ids[0, 0] = rows - 1
+    described = b"".join(
+        struct.pack(
+            "3Q4i",
+            *(metalsim.address(b) for b in table.buffers),
+            {"b4": 4, "b8": 8, "bf": 16}[name[:2]],
+            table.group_shift,
+            int(name.endswith("_f16")),
+            0,
+        )
+        for name, table in zip(formats, tables, strict=True)
+    )
+    expected = np.zeros((columns, dim))
+    for table, row in zip(tables, ids, strict=True):
+        for t in range(columns):
+            expected[t] += table.value[row[t]] if row[t] >= 0 else 0
+    for order in ORDERS:
+        x = np.full((columns, dim), np.nan, np.float32)
+        library("lm_embed").run(
+            "embed_sum",
+            [described, fixed(ids), x, struct.pack("2i", dim, len(tables))],
+            groups=(-(-dim // 256), columns, 1),
+            threads=32 * simdgroups,
+            order=order,
+        )
+        close(x, expected, 1e-6)
+
+
+# lm_sample
+
+
+def philox(counter: Array, key: tuple[int, int]) -> Array:
+    """uint64 [4, n] -> the same, by Salmon et al."""
+    c, low = counter.astype(np.uint64), np.uint64(0xFFFFFFFF)
+    k0, k1 = key
+    for _ in range(10):
+        a, b = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
+        c = np.stack(
+            [(b >> np.uint64(32)) ^ c[1] ^ np.uint64(k0), b & low, (a >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), a & low]
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c
+
+
+def exponential_noise(seed: int, frame: int, stream: int, n: int) -> Array:
+    blocks = np.arange(-(-n // 4), dtype=np.uint64)
+    same = [np.full_like(blocks, v) for v in (stream, frame & 0xFFFFFFFF, frame >> 32)]
+    words = philox(np.stack([blocks, *same]), (seed & 0xFFFFFFFF, seed >> 32)).T.reshape(-1)[:n]
+    return -np.log(((words >> np.uint64(8)).astype(np.float64) + 0.5) / 2**24)
+
+
+def drawn(logits: Array, temperature: float, top_k: int, seed: int, frame: int, stream: int) -> int:
+    """What csrc/cpu/sampling.cpp draws, in float64."""
+    if np.isnan(logits).all():
+        return 0
+    order = np.where(np.isnan(logits), -np.inf, logits)
+    real = np.flatnonzero(~np.isnan(logits))
+    largest = int(real[np.argmax(logits[real])])
+    if not temperature > 0:
+        return largest
+    taken = ~np.isnan(logits)
+    if 0 < top_k < len(logits):
+        threshold = np.sort(order)[::-1][top_k - 1]
+        places = top_k - int((logits > threshold).sum())
+        ties = np.flatnonzero(logits == threshold)
+        taken = logits > threshold
+        taken[ties[:places]] = True
+    with np.errstate(invalid="ignore"):
+        p = np.exp((logits.astype(np.float64) - float(logits[largest])) / temperature)
+    race = np.where(taken & ~np.isnan(p), p / exponential_noise(seed, frame, stream, len(logits)), -1.0)
+    return int(np.argmax(race)) if race.max() >= 0 else largest
+
+
+def run_sample(
+    logits: Array,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+    frame: int = 0,
+    stream: int = 0,
+    target: int = -7,
+    forced: int = 0,
+    order: str = "forward",
+) -> int:
+    token = np.full(1, -1, np.int32)
+    draw = struct.pack("f3i2Q", temperature, top_k, target, forced, seed, frame)
+    library("lm_sample").run(
+        "sample", [fixed(logits), draw, token, struct.pack("2i", len(logits), stream)], threads=1024, order=order
+    )
+    return int(token[0])
+
+
+def test_sample_forced_and_greedy() -> None:
+    logits = floats(np.random.default_rng(1), 300)
+    assert run_sample(logits, forced=1, target=123) == 123
+    assert run_sample(logits, temperature=0.0) == logits.argmax()
+    assert run_sample(logits, temperature=-1.0, top_k=5) == logits.argmax()
+    assert run_sample(logits, temperature=float("nan")) == logits.argmax()
+
+
+@pytest.mark.parametrize("n", [1, 3, 260, 2048, 32000])
+def test_sample_draws_what_the_cpu_draws(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for i in range(3 if n > 10000 else 12):
+        logits = floats(rng, n, size=3.0)
+        if i % 3 == 1:
+            logits = np.round(logits)  # many ties
+        draw = {
+            "temperature": float(np.float32(rng.choice([0.3, 0.8, 1.0, 5.0]))),
+            "top_k": int(rng.choice([0, 1, 2, 25, 250, n])),
+            "seed": int(rng.integers(1 << 63)) * 2 + 1,
+            "frame": int(rng.integers(1 << 40)),
+            "stream": i,
+        }
+        assert run_sample(logits, **draw, order=ORDERS[i % 3]) == drawn(logits, **draw), draw
+
+
+def test_sample_takes_the_first_of_those_that_tie() -> None:
+    logits = np.zeros(5000, np.float32)
+    logits[[17, 4000]] = 1.0
+    for seed in range(6):
+        draw = {"temperature": 1e6, "top_k": 30, "seed": seed, "frame": 3, "stream": 2}
+        token = run_sample(logits, **draw)
+        assert token == drawn(logits, **draw)
+        assert token < 28 or token in (17, 4000)
+    signs = np.where(np.arange(64) % 2 == 0, np.float32(-0.0), np.float32(0.0))
+    assert run_sample(signs, temperature=0.0) == 0
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        {0: NAN, 5: -INF},
+        {1: INF, 700: INF},
+        {0: INF, 1: INF, 2: -INF},
+        dict.fromkeys(range(999), NAN),
+        dict.fromkeys(range(1000), NAN),
+        dict.fromkeys(range(1000), -INF),
+        dict.fromkeys(range(990), -INF) | {991: NAN},
+        {10: np.float32(3e38), 20: np.float32(-3e38)},
+        {i: np.float32(1e-42 * i) for i in range(1000)},
+    ],
+    ids=range(9),
+)
+def test_sample_of_special_values(special: dict[int, np.float32]) -> None:
+    logits = floats(np.random.default_rng(0), 1000)
+    for index, value in special.items():
+        logits[index] = value
+    for temperature in (0.0, 0.7, 1e-30, 1e30):
+        for top_k in (0, 1, 40, 995):
+            draw = {"temperature": temperature, "top_k": top_k, "seed": 5, "frame": 1, "stream": 1}
+            assert run_sample(logits, **draw) == drawn(logits, **draw), draw
+
+
+def test_noise_is_accurate_over_its_whole_range() -> None:
+    """Two logits, told apart only by their noise: the ratio at which the token changes is that of the noise."""
+    for seed in range(40):
+        noise = exponential_noise(seed, 0, 0, 2)
+        even = np.log(noise[1] / noise[0])  # the logit of token 1 that makes both equal
+        for side in (-1, 1):
+            logits = np.array([0.0, even + side * 4e-6], np.float32)
+            assert run_sample(logits, seed=seed) == (side == 1)
