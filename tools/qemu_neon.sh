@@ -6,7 +6,7 @@
 # Needs aarch64-linux-gnu-g++, qemu-aarch64-static and doctest's header (Debian: apt install g++-aarch64-linux-gnu
 # qemu-user-static doctest-dev), or CXX, QEMU and DOCTEST_INCLUDE. Compiled are csrc/cpu, csrc/ops and what they need,
 # nothing of which needs MLX, with tests/cpp/test_cpu*.cpp and test_ops_cases.cpp. Without options everything runs but
-# the operations of full size, which take hours here. JOBS (default: all cores) compilers run at a time.
+# the operations of full size, which are too slow for that. JOBS (default: all cores) compilers run at a time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
