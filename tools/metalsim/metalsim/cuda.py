@@ -19,6 +19,7 @@ from .library import Library
 from .rewrite import Constants, constant_value
 
 FOLDER = toolchain.ROOT / "cuda"
+_FUNCTIONS = '\n#line 1 "the __global__ functions"\n'  # one a line from here on
 _SWIZZLE = re.compile(r"\.([xyzw]{2,4})\b(?!\s*\()")
 
 
@@ -28,6 +29,12 @@ class CudaSource:
 
     text: str
     names: dict[str, str]
+
+    def parts(self) -> tuple[str, dict[str, str]]:
+        """What the kernels share, and for each host_name the rest of a translation unit that has this kernel only."""
+        shared, _, functions = self.text.partition(_FUNCTIONS)
+        *lines, end = functions.strip().split("\n")
+        return shared + _FUNCTIONS, {name: f"{line}\n{end}\n" for name, line in zip(self.names, lines, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def _translate(text: str, constants: Constants) -> _Translation:
         wrappers.append(_wrapper(host_name, f"msl_{expression}" if expression in plain else expression, kernel))
         memory[host_name] = [p for p in kernel.parameters if p.kind != "builtin"]
     # In a namespace inside of metal, so that ::exp and its like from <cmath> do not compete with metal::exp.
-    text = "namespace metal::kernels {\n" + text + '\n#line 1 "the __global__ functions"\n' + "\n".join(wrappers)
+    text = "namespace metal::kernels {\n" + text + _FUNCTIONS + "\n".join(wrappers)
     return _Translation(text + "\n}  // namespace metal::kernels\n", names, memory)
 
 
