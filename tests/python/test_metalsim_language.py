@@ -109,7 +109,8 @@ kernel void lanes(device const int* x [[buffer(0)]], device int* y [[buffer(1)]]
 // A sum over a threadgroup, counters, and dynamic threadgroup memory.
 kernel void reduce(device const float* x [[buffer(0)]], device float* y [[buffer(1)]],
     device atomic_int* count [[buffer(2)]], device atomic_float* total [[buffer(3)]],
-    threadgroup float* work [[threadgroup(0)]], uint3 group [[threadgroup_position_in_grid]], uint i [[thread_index_in_threadgroup]],
+    threadgroup float* work [[threadgroup(0)]], uint3 group [[threadgroup_position_in_grid]],
+    uint i [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]], uint sg [[simdgroup_index_in_threadgroup]],
     uint3 threads [[threads_per_threadgroup]]) {
   threadgroup float parts[SIMDGROUPS];

@@ -20,6 +20,7 @@ from .rewrite import Constants, constant_value
 
 FOLDER = toolchain.ROOT / "cuda"
 _FUNCTIONS = '\n#line 1 "the __global__ functions"\n'  # one a line from here on
+_HEADERS = ("types", "simd", "math", "kernel")  # of msl_cuda.h, in its order
 _SWIZZLE = re.compile(r"\.([xyzw]{2,4})\b(?!\s*\()")
 
 
@@ -122,7 +123,8 @@ def to_cuda(
 ) -> CudaSource:
     """Translates a kernel file or text; METALSIM_CUDA is defined in it. CompileError when it cannot be."""
     done = _translate(_flat(path_or_text, defines, include), constants or {})
-    header = (FOLDER / "msl_cuda.h").read_text(encoding="utf-8").replace("#pragma once\n", "")
+    parts = [(FOLDER / f"msl_cuda_{part}.h").read_text(encoding="utf-8") for part in _HEADERS]
+    header = re.sub(r'^#(?:pragma once|include ".*")\n', "", "".join(parts), flags=re.MULTILINE)
     return CudaSource(header + done.text, done.names)
 
 
