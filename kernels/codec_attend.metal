@@ -13,7 +13,7 @@
 // float [heads][columns][outputs], 7 params. 5 is touched where params says so. 6 is written.
 //
 // Work: a threadgroup does one head of two columns and one of `slices` of the outputs; every slice repeats the
-// attention, which reads head_dim * 2 * positions floats. Grid (heads, slices, ceil(columns / 2)), 256 threads.
+// attention, which reads head_dim * 2 * positions floats. Grid (heads, slices, ceil(columns / 2)), 512 threads.
 // head_dim at most 128 and a multiple of 4; the pair of columns together sees at most 512 positions.
 //   codec_attend
 #include <metal_stdlib>
@@ -32,13 +32,14 @@ struct CodecAttendParams {
 };
 
 constant constexpr int kColumns = 2;
-constant constexpr int kThreads = 256;
+constant constexpr int kThreads = 512;
 constant constexpr int kPage = 32;        // slots
 constant constexpr int kColumnWords = 6;  // of a column's description: see codec_qkv.metal
 constant constexpr int kSlotWord = 4;
 constant constexpr int kFirstWord = 2;
 constant constexpr int kMaxPositions = 512;
 constant constexpr int kMaxHeadDim = 128;
+constant constexpr int kAhead = 4;  // rows of a thread that are under way together
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
   for (int i = 0; i < 4; i++) {
@@ -72,7 +73,10 @@ METAL_FUNC device const float4* row_of(device uchar* const device* pages, uint o
   return (device const float4*)(page + (side * kPage + slot % kPage) * head_dim);
 }
 
-[[kernel]] void codec_attend(
+/// The slot of position `i` after the one in slot `start`.
+METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ? start + i : start + i - slots; }
+
+[[kernel, max_total_threads_per_threadgroup(512)]] void codec_attend(
     device const float* q [[buffer(0)]],
     device const int* at [[buffer(1)]],
     device uchar* const device* pages [[buffer(2)]],
@@ -111,21 +115,55 @@ METAL_FUNC device const float4* row_of(device uchar* const device* pages, uint o
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-  // Scores: 8 lanes a key.
-  for (int base = int(sg) * 4; base < count; base += kThreads / 8) {
-    const int i = base + int(lane) / 8;
-    float sums[kColumns] = {0.0f, 0.0f};
-    if (i < count) {
-      const int slot = start + i < p.slots ? start + i : start + i - p.slots;
-      device const float4* key = row_of(pages, p.offset, head, slot, p.head_dim);
-      for (int j = int(lane) % 8; j < p.head_dim / 4; j += 8) {
-        const float4 k = key[j];
-        for (int t = 0; t < kColumns; t++) sums[t] = dot4(asked4[t * (p.head_dim / 4) + j], k, sums[t]);
+  // Values: head_dim / 4 threads for a row, as many rows at once as there are threads. The first ones, and the first
+  // weights of out_proj, are asked for now.
+  const int quads = p.head_dim / 4;
+  const int together = kThreads / quads;
+  const int group = int(lid) / quads;
+  const int quad = int(lid) % quads;
+  float4 v[kAhead];
+  for (int u = 0; u < kAhead; u++) {
+    const int slot = slot_of(start, min(group + u * together, count - 1), p.slots);
+    v[u] = row_of(pages, p.offset, p.heads + head, slot, p.head_dim)[quad];
+  }
+  const int output = int(lane) % 8;
+  const int octets = in_row / 8;
+  const int panels = (p.outputs + 7) / 8;
+  const int first_panel = panels * int(tgid.y) / p.slices + int(sg);
+  uint4 ahead[kMaxHeadDim / 32];
+  for (int u = 0; u < kMaxHeadDim / 32; u++) {
+    const int o = min(int(lane) / 8 + 4 * u, octets - 1);
+    ahead[u] =
+        weights[((size_t(min(first_panel, panels - 1)) * size_t(p.heads) + size_t(head)) * size_t(octets) + o) * 8 +
+                output];
+  }
+
+  // Scores: 8 lanes a key, some keys at once; beyond the end the last one again.
+  constexpr int kStep = kThreads / 8;
+  for (int base = 0; base < count; base += kAhead * kStep) {
+    const int first_key = base + int(lid) / 8;
+    device const float4* keys[kAhead];
+    float sums[kAhead * kColumns];
+    for (int u = 0; u < kAhead; u++) {
+      keys[u] =
+          row_of(pages, p.offset, head, slot_of(start, min(first_key + u * kStep, count - 1), p.slots), p.head_dim);
+      for (int t = 0; t < kColumns; t++) sums[u * kColumns + t] = 0.0f;
+    }
+    for (int j = int(lane) % 8; j < p.head_dim / 4; j += 8) {
+      float4 k[kAhead];
+      for (int u = 0; u < kAhead; u++) k[u] = keys[u][j];
+      for (int t = 0; t < kColumns; t++) {
+        const float4 x = asked4[t * (p.head_dim / 4) + j];
+        for (int u = 0; u < kAhead; u++) sums[u * kColumns + t] = dot4(x, k[u], sums[u * kColumns + t]);
       }
     }
-    for (int t = 0; t < kColumns; t++) {
-      for (int d = 1; d < 8; d *= 2) sums[t] += simd_shuffle_xor(sums[t], ushort(d));
-      if (lane % 8 == 0 && i < count) weight[t * kMaxPositions + i] = sums[t];
+    for (int u = 0; u < kAhead; u++) {
+      for (int t = 0; t < kColumns; t++) {
+        float sum = sums[u * kColumns + t];
+        for (int d = 1; d < 8; d *= 2) sum += simd_shuffle_xor(sum, ushort(d));
+        const int i = first_key + u * kStep;
+        if (lane % 8 == 0 && i < count) weight[t * kMaxPositions + i] = sum;
+      }
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -162,17 +200,18 @@ METAL_FUNC device const float4* row_of(device uchar* const device* pages, uint o
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-  // Values: head_dim / 4 threads for a row, as many rows at once as there are threads.
-  const int quads = p.head_dim / 4;
-  const int together = kThreads / quads;
-  const int group = int(lid) / quads;
-  const int quad = int(lid) % quads;
   if (group < together) {
     float4 sums[kColumns] = {float4(0.0f), float4(0.0f)};
-    for (int i = group; i < count; i += together) {
-      const int slot = start + i < p.slots ? start + i : start + i - p.slots;
-      const float4 v = row_of(pages, p.offset, p.heads + head, slot, p.head_dim)[quad];
-      for (int t = 0; t < kColumns; t++) sums[t] += v * weight[t * kMaxPositions + i];
+    for (int base = group; base < count; base += kAhead * together) {
+      for (int u = 0; u < kAhead; u++) {
+        const int i = base + u * together;
+        if (i >= count) break;
+        for (int t = 0; t < kColumns; t++) sums[t] += v[u] * weight[t * kMaxPositions + i];
+      }
+      for (int u = 0; u < kAhead; u++) {
+        const int slot = slot_of(start, min(base + (kAhead + u) * together, count - 1), p.slots);
+        v[u] = row_of(pages, p.offset, p.heads + head, slot, p.head_dim)[quad];
+      }
     }
     for (int t = 0; t < kColumns; t++) gathered4[(group * kColumns + t) * quads + quad] = sums[t];
   }
@@ -190,16 +229,15 @@ METAL_FUNC device const float4* row_of(device uchar* const device* pages, uint o
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   // out_proj: a simdgroup takes panels of 8 outputs, 4 lanes each.
-  const int output = int(lane) % 8;
-  const int octets = in_row / 8;
-  const int panels = (p.outputs + 7) / 8;
   const int end = panels * (int(tgid.y) + 1) / p.slices;
-  for (int panel = panels * int(tgid.y) / p.slices + int(sg); panel < end; panel += kThreads / 32) {
+  for (int panel = first_panel; panel < end; panel += kThreads / 32) {
     device const uint4* w = weights + (size_t(panel) * size_t(p.heads) + size_t(head)) * size_t(octets * 8) + output;
     float sums[kColumns] = {0.0f, 0.0f};
-    for (int o = int(lane) / 8; o < octets; o += 4) {
+    for (int u = 0; u < kMaxHeadDim / 32; u++) {
+      const int o = int(lane) / 8 + 4 * u;
+      if (o >= octets) break;
       float values[8];
-      unpack8(w[o * 8], values);
+      unpack8(panel == first_panel ? ahead[u] : w[o * 8], values);
       for (int t = 0; t < kColumns; t++) {
         sums[t] = dot8(values, seen4[t * octets * 2 + o * 2], seen4[t * octets * 2 + o * 2 + 1], sums[t]);
       }

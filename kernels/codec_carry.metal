@@ -16,7 +16,7 @@ struct CodecCarryParams {
   int windows;  // n
 };
 
-[[kernel]] void codec_carry(
+[[kernel, max_total_threads_per_threadgroup(1024)]] void codec_carry(
     device float* state [[buffer(0)]],
     device const uint* windows [[buffer(1)]],
     constant CodecCarryParams& p [[buffer(2)]],

@@ -61,7 +61,7 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
 }
 
 template <int P, int O>
-[[kernel]] void codec_conv(
+[[kernel, max_total_threads_per_threadgroup(256)]] void codec_conv(
     device const float* window [[buffer(0)]],
     device const uint4* weights [[buffer(1)]],
     device const float* scales [[buffer(2)]],
@@ -76,8 +76,9 @@ template <int P, int O>
     uint lane [[thread_index_in_simdgroup]],
     uint sg [[simdgroup_index_in_threadgroup]],
     uint simdgroups [[simdgroups_per_threadgroup]]) {
-  constexpr int kChunk = kStaged / P;  // values of a position that are staged together
-  constexpr int kSharing = 32 / O;     // lanes of an output
+  constexpr int kChunk = kStaged / P;             // values of a position that are staged together
+  constexpr int kSharing = 32 / O;                // lanes of an output
+  constexpr int kOctets = kChunk / 8 / kSharing;  // of a chunk, for a lane
   threadgroup float4 staged4[kMaxSimdgroups * kStaged / 4];
   threadgroup float* staged = (threadgroup float*)staged4;
   threadgroup float* mine = staged + int(sg) * kStaged;
@@ -101,27 +102,32 @@ template <int P, int O>
   float sums[P];
   for (int m = 0; m < P; m++) sums[m] = 0.0f;
   for (int chunk = begin; chunk < end; chunk += kChunk / 8) {
-    const int in_chunk = min(kChunk / 8, end - chunk);
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-    for (int i = int(lane); i < P * kChunk; i += 32) {
+    // All that the chunk needs is asked for before any of it is waited for.
+    uint4 ahead[kOctets];
+    for (int u = 0; u < kOctets; u++) ahead[u] = w[size_t(min(chunk + share + u * kSharing, end - 1)) * 8];
+    float values[kStaged / 32];
+    for (int u = 0; u < kStaged / 32; u++) {
+      const int i = u * 32 + int(lane);
       const int m = first + i / kChunk;
       const int octet = chunk + i % kChunk / 8;
       const int group = p.groups == 1 ? 0 : octet / in_group;
       const int j = (octet - group * in_group) * 8 + i % 8;
-      float value = 0.0f;
+      values[u] = 0.0f;
       if (m < p.count && octet < end && j < p.width) {
         int at = m * p.row_stride + group * p.group_stride + j;
         if (at < fill) at = fill + at % p.columns_in;
-        value = window[at];
+        values[u] = window[at];
       }
-      mine[i] = value;
     }
     simdgroup_barrier(mem_flags::mem_threadgroup);
-    for (int o = share; o < in_chunk; o += kSharing) {
-      float values[8];
-      unpack8(w[size_t(chunk + o) * 8], values);
-      threadgroup const float4* x = (threadgroup const float4*)(mine + o * 8);
-      for (int m = 0; m < P; m++) sums[m] = dot8(values, x[m * kChunk / 4], x[m * kChunk / 4 + 1], sums[m]);
+    for (int u = 0; u < kStaged / 32; u++) mine[u * 32 + int(lane)] = values[u];
+    simdgroup_barrier(mem_flags::mem_threadgroup);
+    // Beyond the end, x is 0.
+    for (int u = 0; u < kOctets; u++) {
+      float weight[8];
+      unpack8(ahead[u], weight);
+      threadgroup const float4* x = (threadgroup const float4*)(mine + (share + u * kSharing) * 8);
+      for (int m = 0; m < P; m++) sums[m] = dot8(weight, x[m * kChunk / 4], x[m * kChunk / 4 + 1], sums[m]);
     }
   }
 

@@ -44,7 +44,7 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
   return metal::fma(w[7], b.w, sum);
 }
 
-[[kernel]] void codec_dequantize(
+[[kernel, max_total_threads_per_threadgroup(1024)]] void codec_dequantize(
     device const float* codebooks [[buffer(0)]],
     device const int* codes [[buffer(1)]],
     device const uint4* weights [[buffer(2)]],

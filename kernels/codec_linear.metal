@@ -37,6 +37,7 @@ constant constexpr int kColumns = 2;
 constant constexpr int kMaxSimdgroups = 8;
 constant constexpr int kStaged = 256;  // values of a column that a simdgroup stages together
 constant constexpr int kMaxNormed = 1024;
+constant constexpr int kParts = 8;  // partials that are under way together
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
   for (int i = 0; i < 4; i++) {
@@ -56,14 +57,23 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
   return metal::fma(w[7], b.w, sum);
 }
 
-/// sums [2] += octets begin + share, begin + share + 4, ... of a panel; column t's octet `begin` is at x + t * row.
-METAL_FUNC void add_octets(device const uint4* w, int begin, int end, int share, threadgroup const float* x, int row,
-                           thread float* sums) {
-  for (int o = begin + share; o < end; o += 4) {
+/// A lane's share of some octets of a panel, asked for long before it is needed: o, o + 4, ...; the last one again from
+/// `end` on.
+template <int A>
+METAL_FUNC void ask(device const uint4* w, int o, int end, thread uint4* ahead) {
+  for (int u = 0; u < A; u++) ahead[u] = w[size_t(max(min(o + 4 * u, end - 1), 0)) * 8];
+}
+
+/// sums [2] += what was asked for; column t's octet o is at x + t * row.
+template <int A>
+METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const float* x, int row,
+                    thread float* sums) {
+  for (int u = 0; u < A; u++) {
+    if (o + 4 * u >= end) break;
     float values[8];
-    unpack8(w[size_t(o) * 8], values);
+    unpack8(ahead[u], values);
     for (int t = 0; t < kColumns; t++) {
-      threadgroup const float4* x4 = (threadgroup const float4*)(x + t * row + (o - begin) * 8);
+      threadgroup const float4* x4 = (threadgroup const float4*)(x + t * row + 4 * u * 8);
       sums[t] = dot8(values, x4[0], x4[1], sums[t]);
     }
   }
@@ -82,7 +92,7 @@ METAL_FUNC float gelu(float x) {
 }
 
 template <bool kNorm, int kEpilogue>
-[[kernel]] void codec_linear(
+[[kernel, max_total_threads_per_threadgroup(256)]] void codec_linear(
     device const float* x [[buffer(0)]],
     device const float* partials [[buffer(1)]],
     device const float* norm_weight [[buffer(2)]],
@@ -116,7 +126,10 @@ template <bool kNorm, int kEpilogue>
   device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
 
   float sums[kColumns] = {0.0f, 0.0f};
+  constexpr int kAhead = kNorm ? 4 : kStaged / 8 / 4;  // octets of a lane that are under way together
+  uint4 ahead[kAhead];
   if (kNorm) {
+    ask<kAhead>(w, begin + share, end, ahead);
     const int row = octets * 8;
     for (int i = int(lid); i < kColumns * row; i += threads) {
       const int t = i / row;
@@ -125,7 +138,13 @@ template <bool kNorm, int kEpilogue>
       if (t < columns && k < p.inputs) {
         const int at = (first + t) * p.inputs + k;
         value = x[at];
-        for (int part = 0; part < p.parts; part++) value += partials[part * p.columns * p.inputs + at];
+        for (int part = 0; part < p.parts; part += kParts) {
+          float more[kParts];
+          for (int u = 0; u < kParts; u++) {
+            more[u] = part + u < p.parts ? partials[(part + u) * p.columns * p.inputs + at] : 0.0f;
+          }
+          for (int u = 0; u < kParts; u++) value += more[u];
+        }
       }
       staged[i] = value;
     }
@@ -133,12 +152,17 @@ template <bool kNorm, int kEpilogue>
     float mean[kColumns];
     float factor[kColumns];
     for (int t = 0; t < kColumns; t++) {
+      float values[kMaxNormed / 32];
       float sum = 0.0f;
-      for (int k = int(lane); k < p.inputs; k += 32) sum += staged[t * row + k];
+      for (int u = 0; u < kMaxNormed / 32; u++) {
+        const int k = u * 32 + int(lane);
+        values[u] = k < p.inputs ? staged[t * row + k] : 0.0f;
+        sum += values[u];
+      }
       mean[t] = simd_sum(sum) / float(p.inputs);
       float squares = 0.0f;
-      for (int k = int(lane); k < p.inputs; k += 32) {
-        const float d = staged[t * row + k] - mean[t];
+      for (int u = 0; u < kMaxNormed / 32; u++) {
+        const float d = u * 32 + int(lane) < p.inputs ? values[u] - mean[t] : 0.0f;
         squares = metal::fma(d, d, squares);
       }
       factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
@@ -153,19 +177,26 @@ template <bool kNorm, int kEpilogue>
       }
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    add_octets(w, begin, end, share, staged + begin * 8, row, sums);
+    for (int o = begin + share; o < end; o += 4 * kAhead) {
+      if (o != begin + share) ask<kAhead>(w, o, end, ahead);
+      add<kAhead>(ahead, o, end, staged + o * 8, row, sums);
+    }
   } else {
     threadgroup float* mine = staged + int(sg) * kColumns * kStaged;
     for (int chunk = begin; chunk < end; chunk += kStaged / 8) {
       const int last = min(end, chunk + kStaged / 8);
-      simdgroup_barrier(mem_flags::mem_threadgroup);
-      for (int i = int(lane); i < kColumns * kStaged; i += 32) {
+      ask<kAhead>(w, chunk + share, last, ahead);
+      float values[kColumns * kStaged / 32];
+      for (int u = 0; u < kColumns * kStaged / 32; u++) {
+        const int i = u * 32 + int(lane);
         const int t = i / kStaged;
         const int k = chunk * 8 + i % kStaged;
-        mine[i] = t < columns && k < min(last * 8, p.inputs) ? x[(first + t) * p.inputs + k] : 0.0f;
+        values[u] = t < columns && k < min(last * 8, p.inputs) ? x[(first + t) * p.inputs + k] : 0.0f;
       }
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      add_octets(w, chunk, last, share, mine, kStaged, sums);
+      for (int u = 0; u < kColumns * kStaged / 32; u++) mine[u * 32 + int(lane)] = values[u];
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+      add<kAhead>(ahead, chunk + share, last, mine + share * 8, kStaged, sums);
     }
   }
 

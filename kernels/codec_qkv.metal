@@ -31,6 +31,7 @@ struct CodecQkvParams {
 constant constexpr int kColumns = 2;
 constant constexpr int kMaxSimdgroups = 8;
 constant constexpr int kMaxNormed = 1024;
+constant constexpr int kAhead = 4;        // octets of a lane that are under way together
 constant constexpr int kPage = 32;        // slots
 constant constexpr int kColumnWords = 6;  // of a column's description
 constant constexpr int kSlotWord = 4;
@@ -53,7 +54,27 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
   return metal::fma(w[7], b.w, sum);
 }
 
-[[kernel]] void codec_qkv(
+/// A lane's share of some octets of a panel, asked for long before it is needed: o, o + 4, ...; the last one again from
+/// `end` on.
+METAL_FUNC void ask(device const uint4* w, int o, int end, thread uint4* ahead) {
+  for (int u = 0; u < kAhead; u++) ahead[u] = w[size_t(max(min(o + 4 * u, end - 1), 0)) * 8];
+}
+
+/// sums [2] += what was asked for; column t's octet o is at x + t * row.
+METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const float* x, int row,
+                    thread float* sums) {
+  for (int u = 0; u < kAhead; u++) {
+    if (o + 4 * u >= end) break;
+    float values[8];
+    unpack8(ahead[u], values);
+    for (int t = 0; t < kColumns; t++) {
+      threadgroup const float4* x4 = (threadgroup const float4*)(x + t * row + 4 * u * 8);
+      sums[t] = dot8(values, x4[0], x4[1], sums[t]);
+    }
+  }
+}
+
+[[kernel, max_total_threads_per_threadgroup(256)]] void codec_qkv(
     device const float* x [[buffer(0)]],
     device const float* norm_weight [[buffer(1)]],
     device const float* norm_bias [[buffer(2)]],
@@ -81,7 +102,17 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
   const int columns = min(kColumns, p.columns - first);
   const int octets = (p.inputs + 7) / 8;
   const int row = octets * 8;
+  const int begin = octets * split / p.splits;
+  const int end = octets * (split + 1) / p.splits;
+  const int output = int(lane) % 8;
+  const int share = int(lane) / 8;
+  // Panels beyond the last one repeat it and are dropped at the end.
+  const int panel = min(int(tgid.x) * sets + int(sg) / p.splits, (3 * width + 7) / 8 - 1);
+  device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
 
+  float sums[kColumns] = {0.0f, 0.0f};
+  uint4 ahead[kAhead];
+  ask(w, begin + share, end, ahead);
   for (int i = int(lid); i < kColumns * row; i += threads) {
     const int t = i / row;
     const int k = i - t * row;
@@ -91,12 +122,17 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
   float mean[kColumns];
   float factor[kColumns];
   for (int t = 0; t < kColumns; t++) {
+    float values[kMaxNormed / 32];
     float sum = 0.0f;
-    for (int k = int(lane); k < p.inputs; k += 32) sum += normed[t * row + k];
+    for (int u = 0; u < kMaxNormed / 32; u++) {
+      const int k = u * 32 + int(lane);
+      values[u] = k < p.inputs ? normed[t * row + k] : 0.0f;
+      sum += values[u];
+    }
     mean[t] = simd_sum(sum) / float(p.inputs);
     float squares = 0.0f;
-    for (int k = int(lane); k < p.inputs; k += 32) {
-      const float d = normed[t * row + k] - mean[t];
+    for (int u = 0; u < kMaxNormed / 32; u++) {
+      const float d = u * 32 + int(lane) < p.inputs ? values[u] - mean[t] : 0.0f;
       squares = metal::fma(d, d, squares);
     }
     factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
@@ -112,20 +148,9 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-  const int output = int(lane) % 8;
-  const int share = int(lane) / 8;
-  // Panels beyond the last one repeat it and are dropped at the end.
-  const int panel = min(int(tgid.x) * sets + int(sg) / p.splits, (3 * width + 7) / 8 - 1);
-  device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
-  const int end = octets * (split + 1) / p.splits;
-  float sums[kColumns] = {0.0f, 0.0f};
-  for (int o = octets * split / p.splits + share; o < end; o += 4) {
-    float values[8];
-    unpack8(w[size_t(o) * 8], values);
-    for (int t = 0; t < kColumns; t++) {
-      threadgroup const float4* x4 = (threadgroup const float4*)(normed + t * row + o * 8);
-      sums[t] = dot8(values, x4[0], x4[1], sums[t]);
-    }
+  for (int o = begin + share; o < end; o += 4 * kAhead) {
+    if (o != begin + share) ask(w, o, end, ahead);
+    add(ahead, o, end, normed + o * 8, row, sums);
   }
   for (int t = 0; t < kColumns; t++) {
     sums[t] += simd_shuffle_xor(sums[t], ushort(8));

@@ -30,7 +30,7 @@ constant constexpr int kMaxD = 512;
 constant constexpr int kMaxSimdgroups = 32;
 constant constexpr int kParts = 2;
 
-[[kernel]] void codec_quantize(
+[[kernel, max_total_threads_per_threadgroup(1024)]] void codec_quantize(
     device const float* codebooks [[buffer(0)]],
     device float* residual [[buffer(1)]],
     device float* distances [[buffer(2)]],
@@ -87,10 +87,13 @@ constant constexpr int kParts = 2;
   const int end = p.bins * (group + 1) / p.groups;
   float least = INFINITY;
   int at = begin;
+  float mine[kMaxD / 32];
+  for (int u = 0; u < kMaxD / 32; u++) mine[u] = u * 32 + int(lane) < p.d ? x[u * 32 + int(lane)] : 0.0f;
   for (int c = begin + int(sg); c < end; c += int(simdgroups)) {
     float sum = 0.0f;
-    for (int i = int(lane); i < p.d; i += 32) {
-      const float difference = x[i] - level[size_t(c) * p.d + i];
+    for (int u = 0; u < kMaxD / 32; u++) {
+      const int i = u * 32 + int(lane);
+      const float difference = i < p.d ? mine[u] - level[size_t(c) * p.d + i] : 0.0f;
       sum = metal::fma(difference, difference, sum);
     }
     sum = simd_sum(sum);

@@ -12,12 +12,13 @@
 // `flags` does not ask for is not touched. 8 and 9 are written.
 //
 // Work: a threadgroup does P positions, all channels. Its simdgroups share out sets of 32 outputs, a lane each, and
-// parts of the sum of a set where there are more simdgroups than sets. Grid (ceil(count / P), 1, 1), 32 * S threads,
-// P * S at most 64. (P + (taps - 1) * dilation) * channels, with channels rounded up to 8, is at most 3072, P * hidden,
-// with hidden rounded up to 8, at most 1024; else do the two convolutions by codec_conv.metal.
-//   codec_residual_p8   S <= 8: up to 128 channels of the real model
-//   codec_residual_p4   S <= 16: 256
-//   codec_residual_p2   S <= 32: 512
+// parts of the sum of a set where there are more simdgroups than sets. Grid (ceil(count / P), 1, 1), 32 * S threads, S
+// at most 16, P * S at most 64. With channels and hidden rounded up to 8: (P + (taps - 1) * dilation) * channels is at
+// most 3072, P * hidden at most 1024; else, or where a few threadgroups have to read large weights, two convolutions by
+// codec_conv.metal do the same (on an H200 three times as fast for 512 channels, 16 positions).
+//   codec_residual_p8   S <= 8: 64 channels in the real model
+//   codec_residual_p4   S <= 16: 128
+//   codec_residual_p2   S <= 16: 256
 #include <metal_stdlib>
 using namespace metal;
 
@@ -32,7 +33,8 @@ struct CodecResidualParams {
 
 constant constexpr int kWindow = 3072;  // floats of threadgroup memory
 constant constexpr int kHidden = 1024;
-constant constexpr int kSums = 2048;
+constant constexpr int kSums = 2048;  // P * S * 32 at most
+constant constexpr int kAhead = 8;    // octets of a lane that are under way together
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
   for (int i = 0; i < 4; i++) {
@@ -73,25 +75,30 @@ METAL_FUNC void part_of_set(device const uint4* weights, int outputs, int groups
   for (int m = 0; m < P; m++) sum[m] = 0.0f;
   int group = begin / in_group;
   int in = begin - group * in_group;
-  for (int o = begin; o < end; o++) {
-    float values[8];
-    unpack8(w[size_t(o) * 8], values);
-    threadgroup const float* at = x + group * dilation * row + in * 8;
-    for (int m = 0; m < P; m++) {
-      threadgroup const float4* x4 = (threadgroup const float4*)(at + m * row);
-      sum[m] = dot8(values, x4[0], x4[1], sum[m]);
-    }
-    in++;
-    if (in == in_group) {
-      in = 0;
-      group++;
+  for (int base = begin; base < end; base += kAhead) {
+    uint4 ahead[kAhead];
+    for (int u = 0; u < kAhead; u++) ahead[u] = w[size_t(min(base + u, end - 1)) * 8];
+    for (int u = 0; u < kAhead; u++) {
+      if (base + u >= end) break;
+      float values[8];
+      unpack8(ahead[u], values);
+      threadgroup const float* at = x + group * dilation * row + in * 8;
+      for (int m = 0; m < P; m++) {
+        threadgroup const float4* x4 = (threadgroup const float4*)(at + m * row);
+        sum[m] = dot8(values, x4[0], x4[1], sum[m]);
+      }
+      in++;
+      if (in == in_group) {
+        in = 0;
+        group++;
+      }
     }
   }
   for (int m = 0; m < P; m++) sums[m * 32 + int(lane)] = sum[m];
 }
 
 template <int P>
-[[kernel]] void codec_residual(
+[[kernel, max_total_threads_per_threadgroup(512)]] void codec_residual(
     device const float* window [[buffer(0)]],
     device const float* x [[buffer(1)]],
     device const uint4* weights1 [[buffer(2)]],

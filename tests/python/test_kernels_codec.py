@@ -263,7 +263,7 @@ RESIDUALS = [  # positions, channels, hidden, dilation, count, simdgroups
     (8, 2, 1, 1, 12, 2),
     (4, 72, 36, 1, 6, 16),
     (2, 300, 140, 1, 3, 3),
-    (2, 96, 48, 3, 2, 32),
+    (2, 96, 48, 3, 2, 16),
 ]
 
 
@@ -455,7 +455,7 @@ def test_attend(case: tuple[int, ...]) -> None:
         "4iI3if", columns, heads, head_dim, slots, 4 * ring.offset, outputs, slices, scaled, head_dim**-0.5
     )
     buffers = [frozen(q), ring.at, ring.table, out_proj.values, out_proj.scales, layer_scale, partials]
-    run("codec_attend", "codec_attend", buffers, params, (heads, slices, -(-columns // 2)), 256)
+    run("codec_attend", "codec_attend", buffers, params, (heads, slices, -(-columns // 2)), 512)
 
     want = np.zeros(partials.shape)
     for t, column in enumerate(ring.at):
