@@ -1,6 +1,6 @@
 """Compiles kernels/*.metal, translated to CUDA, with NVRTC, one kernel at a time, and prints what each needs.
 
-    python tools/gpu/compile_kernels.py [--arch 90] [--only REGEX] [FILE ...]
+    python tools/gpu/compile_kernels.py [--arch 90] [--only REGEX] [--write FOLDER] [FILE ...]
 
 Needs no GPU: the nvidia-cuda-nvrtc package (or PERSONAPLEX_NVRTC, its folder), and what tools/metalsim needs. Exits
 with 1 when a kernel does not compile or spills registers.
@@ -70,17 +70,25 @@ def main() -> int:
     parser.add_argument("files", nargs="*", type=Path, default=sorted((ROOT / "kernels").glob("*.metal")))
     parser.add_argument("--arch", type=int, default=90, help="compute capability (90)")
     parser.add_argument("--only", default="", help="host_names that this regular expression finds")
+    parser.add_argument("--write", type=Path, help="only writes each kernel's text there, HOST_NAME.cu")
     args = parser.parse_args()
-    nvrtc = open_nvrtc()
     bad = 0
-    print(f"{'kernel':44} registers  spills  shared  seconds")
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+    else:
+        nvrtc = open_nvrtc()
+        print(f"{'kernel':44} registers  spills  shared  seconds")
     for path in args.files:
         shared_text, functions = to_cuda(path).parts()
         for host_name, function in functions.items():
             if not re.search(args.only, host_name):
                 continue
+            text = f"{shared_text}\n{function}"
+            if args.write:
+                (args.write / f"{host_name}.cu").write_text(text, encoding="utf-8")
+                continue
             start = time.perf_counter()
-            done, log = compile_one(nvrtc, f"{shared_text}\n{function}", path.name, args.arch)
+            done, log = compile_one(nvrtc, text, path.name, args.arch)
             seconds = time.perf_counter() - start
             registers, spills, shared = needs(log)
             print(f"{host_name:44} {registers:9} {spills:7} {shared:7} {seconds:8.2f}")

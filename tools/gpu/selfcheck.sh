@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
 # tools/gpu/selfcheck.sh: the CUDA queue on a real GPU.
 #
-#   selfcheck.sh build    a program that needs no more than the system's C library, in .gpu/
-#   selfcheck.sh run      on the machine with the GPU; builds there when the program does not start
+#   selfcheck.sh build      programs that need no more than the system's C library, in .gpu/, and the kernels' texts
+#   selfcheck.sh run        on the machine with the GPU: cuda_selfcheck; builds there when the program does not start
+#   selfcheck.sh products   the same for cuda_products: speed of the language model's products
 #
 # PERSONAPLEX_NVRTC names the folder of libnvrtc.so; otherwise that of the nvidia-cuda-nvrtc package of python3, or
-# CUDA's own. MEMCHECK=1 repeats the run under compute-sanitizer.
+# CUDA's own. MEMCHECK=1 repeats `run` under compute-sanitizer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-program=.gpu/cuda_selfcheck
+compile() {
+  mkdir -p .gpu
+  "${CXX:-g++}" -std=c++20 -O2 -static-libstdc++ -static-libgcc -pthread -Icsrc "tools/gpu/$1.cpp" csrc/gpu/cuda_*.cpp \
+    -ldl -o ".gpu/$1"
+}
 
 build() {
-  mkdir -p .gpu
-  "${CXX:-g++}" -std=c++20 -O2 -static-libstdc++ -static-libgcc -Icsrc tools/gpu/cuda_selfcheck.cpp csrc/gpu/cuda_*.cpp \
-    -ldl -o "$program"
+  compile cuda_selfcheck
+  compile cuda_products
+  python3 tools/gpu/compile_kernels.py --only '^qmv_(b4_bf16|b8_bf16|bf16)_r' --write .gpu/kernels \
+    kernels/lm_product.metal
 }
 
 find_nvrtc() {
@@ -26,23 +32,34 @@ print(max(found).parent if found else "")
 PYTHON
 }
 
-run() {
+# prepare PROGRAM: sets `cache` and `nvrtc`.
+prepare() {
   local status=0
-  "$program" >/dev/null 2>&1 || status=$?
-  [ "$status" = 2 ] || build # 2: it asks for arguments
+  ".gpu/$1" >/dev/null 2>&1 || status=$?
+  [ "$status" = 2 ] || compile "$1" # 2: it asks for arguments
   cache=$(mktemp -d)
   trap 'rm -rf "$cache"' EXIT
-  local nvrtc=${PERSONAPLEX_NVRTC:-$(find_nvrtc)}
+  nvrtc=${PERSONAPLEX_NVRTC:-$(find_nvrtc)}
   [ -n "$nvrtc" ] || nvrtc=$(find /usr/local/cuda*/lib64 -maxdepth 0 2>/dev/null | tail -1)
   echo "NVRTC in ${nvrtc:-no known folder}"
-  "$program" tools/gpu/selfcheck.cu "$cache" "$nvrtc"
+}
+
+run() {
+  prepare cuda_selfcheck
+  .gpu/cuda_selfcheck tools/gpu/selfcheck.cu "$cache" "$nvrtc"
   if [ "${MEMCHECK:-0}" = 1 ]; then
-    compute-sanitizer --tool memcheck "$program" tools/gpu/selfcheck.cu "$cache" "$nvrtc" memcheck | tail -40
+    compute-sanitizer --tool memcheck .gpu/cuda_selfcheck tools/gpu/selfcheck.cu "$cache" "$nvrtc" memcheck | tail -40
   fi
+}
+
+products() {
+  prepare cuda_products
+  .gpu/cuda_products .gpu/kernels "$cache" "$nvrtc"
 }
 
 case "${1:-}" in
   build) build ;;
   run) run ;;
-  *) sed -n '2,8p' "$0" && exit 2 ;;
+  products) products ;;
+  *) sed -n '2,9p' "$0" && exit 2 ;;
 esac
