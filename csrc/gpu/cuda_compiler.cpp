@@ -108,17 +108,21 @@ CudaCompiler::Nvrtc::Nvrtc(const std::string& place) {
     if (tried.empty()) words += " " + std::string(chosen != nullptr ? chosen : place) + ", which has no libnvrtc.so.";
     throw DeviceError(words);
   }
-  const bool complete = cuda::find_function(library, "nvrtcVersion", version) &
-                        cuda::find_function(library, "nvrtcGetErrorString", error_string) &
-                        cuda::find_function(library, "nvrtcGetNumSupportedArchs", arch_count) &
-                        cuda::find_function(library, "nvrtcGetSupportedArchs", archs) &
-                        cuda::find_function(library, "nvrtcCreateProgram", create) &
-                        cuda::find_function(library, "nvrtcDestroyProgram", destroy) &
-                        cuda::find_function(library, "nvrtcCompileProgram", compile) &
-                        cuda::find_function(library, "nvrtcGetCUBINSize", cubin_size) &
-                        cuda::find_function(library, "nvrtcGetCUBIN", cubin) &
-                        cuda::find_function(library, "nvrtcGetProgramLogSize", log_size) &
-                        cuda::find_function(library, "nvrtcGetProgramLog", log);
+  bool complete = true;
+  const auto find = [&](const char* name, auto& function) {
+    complete = cuda::find_function(library, name, function) && complete;
+  };
+  find("nvrtcVersion", version);
+  find("nvrtcGetErrorString", error_string);
+  find("nvrtcGetNumSupportedArchs", arch_count);
+  find("nvrtcGetSupportedArchs", archs);
+  find("nvrtcCreateProgram", create);
+  find("nvrtcDestroyProgram", destroy);
+  find("nvrtcCompileProgram", compile);
+  find("nvrtcGetCUBINSize", cubin_size);
+  find("nvrtcGetCUBIN", cubin);
+  find("nvrtcGetProgramLogSize", log_size);
+  find("nvrtcGetProgramLog", log);
   if (!complete || version(&major, &minor) != 0) {
     throw DeviceError("[CudaQueue] expected NVRTC of CUDA 12 or newer. Install it: pip install 'personaplex[cuda]'.");
   }

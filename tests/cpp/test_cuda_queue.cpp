@@ -178,6 +178,8 @@ TEST_CASE("cuda: a list copies in what it reads, runs in order, copies out what 
       for (int i = 0; i < 4; ++i) CHECK(floats(y)[i] == 10 * (start + static_cast<float>(i)) + 0.5F);
     }
     CHECK(fake.set_kernels == 0);
+    queue->record({add(*queue, all(y), all(middle), 4, 1)});  // what is only read of an output stays there
+    CHECK(fake.nodes == std::vector<std::string>{"kernel add_f32 after"});
     queue->run(*queue->record({}), nullptr);
     CHECK(fake.nodes.empty());
   }
