@@ -201,7 +201,6 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   bound.index_mask = 0u;
   bound.places = uint(draw->top_k);
   bound.rivals = 0u;
-  threadgroup_barrier(mem_flags::mem_threadgroup);
   if (draw->top_k > 0 && draw->top_k < p.n) {
     narrow(bound, logits, p.n, 21, 11, false, lid, lane, sg, histogram, parts, chosen);
     narrow(bound, logits, p.n, 10, 11, false, lid, lane, sg, histogram, parts, chosen);

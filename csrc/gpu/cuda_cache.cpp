@@ -1,6 +1,6 @@
 // csrc/gpu/cuda_cache.cpp: the format of a cached program.
 //
-// Strings, each after its length in 8 bytes: mark, key, symbol, cubin; then 8 bytes of FNV-1a over all that. The key is
+// Strings, each after its length in 8 bytes: mark, key, program; then 8 bytes of FNV-1a over all that. The key is
 // stored whole, so that equal hashes of different keys do no harm.
 #include "gpu/cuda_cache.h"
 
@@ -60,12 +60,12 @@ struct Reader {
 
 }  // namespace
 
-std::filesystem::path cached_path(const std::filesystem::path& folder, const std::string& file,
+std::filesystem::path cached_path(const std::filesystem::path& folder, const std::string& name,
                                   const std::string& key) {
-  return folder / (std::filesystem::path(file).stem().string() + "-" + hex(fnv1a(key)) + ".cubin");
+  return folder / (name + "-" + hex(fnv1a(key)) + ".cubin");
 }
 
-std::optional<CudaProgram> read_cached(const std::filesystem::path& path, const std::string& key) {
+std::optional<std::string> read_cached(const std::filesystem::path& path, const std::string& key) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return std::nullopt;
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};
@@ -76,16 +76,14 @@ std::optional<CudaProgram> read_cached(const std::filesystem::path& path, const 
 
   Reader reader{body};
   if (reader.next() != kMark || reader.next() != key) return std::nullopt;
-  CudaProgram program;
-  program.symbol = reader.next();
-  program.cubin = reader.next();
+  std::string program(reader.next());
   if (!reader.sound || !reader.rest.empty()) return std::nullopt;
   return program;
 }
 
-void write_cached(const std::filesystem::path& path, const std::string& key, const CudaProgram& program) {
+void write_cached(const std::filesystem::path& path, const std::string& key, const std::string& program) {
   static std::atomic<unsigned> count{0};
-  std::string body = prefixed(kMark) + prefixed(key) + prefixed(program.symbol) + prefixed(program.cubin);
+  std::string body = prefixed(kMark) + prefixed(key) + prefixed(program);
   body += number(fnv1a(body));
 
   // Several processes may write the same file: each its own, and the last one stays.

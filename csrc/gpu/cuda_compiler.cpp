@@ -53,9 +53,7 @@ struct CudaCompiler::Nvrtc {
   Result (*create)(Program*, const char* text, const char* name, int headers, const char* const* header_texts,
                    const char* const* header_names);
   Result (*destroy)(Program*);
-  Result (*add_name)(Program, const char* expression);
   Result (*compile)(Program, int options, const char* const* option);
-  Result (*lowered_name)(Program, const char* expression, const char** symbol);
   Result (*cubin_size)(Program, std::size_t*);
   Result (*cubin)(Program, char*);
   Result (*log_size)(Program, std::size_t*);
@@ -66,9 +64,9 @@ struct CudaCompiler::Nvrtc {
 
   std::string name() const { return "NVRTC " + std::to_string(major) + "." + std::to_string(minor); }
   /// DeviceError unless the call succeeded.
-  void check(Result result, const std::string& file) const {
+  void check(Result result, const std::string& what) const {
     if (result != 0)
-      throw DeviceError("[CudaQueue.kernel] " + name() + " failed on " + file + ": " + error_string(result));
+      throw DeviceError("[CudaQueue.kernel] " + name() + " failed on " + what + ": " + error_string(result));
   }
   std::string log_of(Program program) const {
     std::size_t size = 0;
@@ -116,9 +114,7 @@ CudaCompiler::Nvrtc::Nvrtc(const std::string& place) {
                         cuda::find_function(library, "nvrtcGetSupportedArchs", archs) &
                         cuda::find_function(library, "nvrtcCreateProgram", create) &
                         cuda::find_function(library, "nvrtcDestroyProgram", destroy) &
-                        cuda::find_function(library, "nvrtcAddNameExpression", add_name) &
                         cuda::find_function(library, "nvrtcCompileProgram", compile) &
-                        cuda::find_function(library, "nvrtcGetLoweredName", lowered_name) &
                         cuda::find_function(library, "nvrtcGetCUBINSize", cubin_size) &
                         cuda::find_function(library, "nvrtcGetCUBIN", cubin) &
                         cuda::find_function(library, "nvrtcGetProgramLogSize", log_size) &
@@ -159,41 +155,37 @@ CudaCompiler::~CudaCompiler() = default;
 
 std::string CudaCompiler::target() const { return "sm_" + std::to_string(target_); }
 
-CudaProgram CudaCompiler::compile(const CudaSource& source, const std::string& expression) const {
+std::string CudaCompiler::compile(const CudaSource& source, std::size_t kernel) const {
+  const auto& [name, function] = source.kernels[kernel];
   const std::vector<std::string> options = {"--gpu-architecture=" + target(), "--std=c++17",
                                             "--device-as-default-execution-space", "--generate-line-info"};
+  const std::string text = source.text + "\n" + function + "\n";
   std::string key = nvrtc_->name();
   for (const std::string& option : options) key += " " + option;
-  key += "\n" + source.file + "\n" + expression + "\n" + source.text;
-  const fs::path path = cache_.empty() ? fs::path() : cached_path(cache_, source.file, key);
+  key += "\n" + source.file + "\n" + text;
+  const fs::path path = cache_.empty() ? fs::path() : cached_path(cache_, name, key);
   if (!path.empty()) {
     if (auto cached = read_cached(path, key)) return *std::move(cached);
   }
 
   Program program = nullptr;
-  nvrtc_->check(nvrtc_->create(&program, source.text.c_str(), source.file.c_str(), 0, nullptr, nullptr), source.file);
+  nvrtc_->check(nvrtc_->create(&program, text.c_str(), source.file.c_str(), 0, nullptr, nullptr), name);
   const auto destroy = [this](Program p) { nvrtc_->destroy(&p); };
   const std::unique_ptr<ProgramHandle, decltype(destroy)> owner(program, destroy);
-  nvrtc_->check(nvrtc_->add_name(program, expression.c_str()), source.file);
   std::vector<const char*> pointers;
   for (const std::string& option : options) pointers.push_back(option.c_str());
   const Result result = nvrtc_->compile(program, static_cast<int>(pointers.size()), pointers.data());
   if (result != 0) {
-    throw DeviceError("[CudaQueue.kernel] expected " + expression + " of " + source.file + " to compile for " +
-                      target() + ", but " + nvrtc_->name() + " says " +
+    throw DeviceError("[CudaQueue.kernel] expected " + name + " of " + source.file + " to compile for " + target() +
+                      ", but " + nvrtc_->name() + " says " +
                       (result == kCompilation ? "" : nvrtc_->error_string(result)) + "\n" + nvrtc_->log_of(program));
   }
-
-  CudaProgram out;
-  const char* symbol = nullptr;
-  nvrtc_->check(nvrtc_->lowered_name(program, expression.c_str(), &symbol), source.file + ", " + expression);
-  out.symbol = symbol;
   std::size_t size = 0;
-  nvrtc_->check(nvrtc_->cubin_size(program, &size), source.file);
-  out.cubin.resize(size);
-  nvrtc_->check(nvrtc_->cubin(program, out.cubin.data()), source.file);
-  if (!path.empty()) write_cached(path, key, out);
-  return out;
+  nvrtc_->check(nvrtc_->cubin_size(program, &size), name);
+  std::string cubin(size, '\0');
+  nvrtc_->check(nvrtc_->cubin(program, cubin.data()), name);
+  if (!path.empty()) write_cached(path, key, cubin);
+  return cubin;
 }
 
 }  // namespace personaplex::gpu

@@ -4,6 +4,7 @@
 // Every kernel is compiled alone: a model uses a part of a file's instantiations, and all of them take NVRTC minutes.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -14,15 +15,10 @@ namespace personaplex::gpu {
 
 /// One file of kernels/*.metal, translated to CUDA C++.
 struct CudaSource {
-  std::string file;                                        // for messages and the cache's file names
-  std::string text;                                        // complete: there is nothing to include
-  std::vector<std::pair<std::string, std::string>> names;  // of each kernel: host_name, NVRTC name expression
-};
-
-/// One kernel, compiled.
-struct CudaProgram {
-  std::string cubin;
-  std::string symbol;  // its name in there
+  std::string file;  // for messages and the cache's file names
+  std::string text;  // what its kernels share; complete: there is nothing to include
+  /// Of each kernel: its host_name, and the `extern "C" __global__` function of that name, which follows the text.
+  std::vector<std::pair<std::string, std::string>> kernels;
 };
 
 class CudaCompiler {
@@ -36,9 +32,9 @@ class CudaCompiler {
   CudaCompiler(const CudaCompiler&) = delete;
   CudaCompiler& operator=(const CudaCompiler&) = delete;
 
-  /// The kernel of this name expression, from the cache unless it has no sound copy. DeviceError, with the compiler's
-  /// words, when it does not compile. Several threads may compile at once.
-  CudaProgram compile(const CudaSource& source, const std::string& expression) const;
+  /// A program (a CUBIN) with one of the source's kernels, from the cache unless it has no sound copy. DeviceError,
+  /// with the compiler's words, when it does not compile. Several threads may compile at once.
+  std::string compile(const CudaSource& source, std::size_t kernel) const;
 
   /// "sm_90"
   std::string target() const;

@@ -42,6 +42,20 @@ void check_range(const char* where, const ops::Memory& memory, std::size_t offse
   }
 }
 
+void check_size(const ops::Memory& to, const ops::Memory& from) {
+  if (to.bytes != from.bytes) {
+    bad_argument("Memory.copy_from", "expected memory of the same size, " + std::to_string(to.bytes) + " bytes, got " +
+                                         std::to_string(from.bytes) + ".");
+  }
+}
+
+void copy_by_host(ops::Memory& to, const ops::Memory& from) {
+  check_size(to, from);
+  std::vector<std::byte> through(from.bytes);
+  from.read(0, through.size(), through.data());
+  to.write(0, through.size(), through.data());
+}
+
 }  // namespace
 
 Gpu::Gpu(const Driver& found, int ordinal) : driver(found), owner_(getpid()) {
@@ -176,21 +190,12 @@ void DeviceMemory::write(std::size_t offset, std::size_t count, const void* from
   gpu->wait("write");
 }
 
-void DeviceMemory::copy_from(const ops::Memory& other, std::size_t offset, std::size_t count) {
+void DeviceMemory::copy_from(const ops::Memory& other) {
   const auto* same = dynamic_cast<const DeviceMemory*>(&other);
-  if (same == nullptr || same->gpu != gpu) {
-    std::vector<std::byte> through(count);
-    other.read(offset, count, through.data());
-    write(offset, count, through.data());
-    return;
-  }
-  check_range("Memory.copy_from", *this, offset, count);
-  check_range("Memory.copy_from", other, offset, count);
-  if (count == 0) return;
+  if (same == nullptr || same->gpu != gpu) return copy_by_host(*this, other);
+  check_size(*this, other);
   gpu->use("copy_from");
-  gpu->driver.check(
-      gpu->driver.copy_on_device(address(base + offset), address(other.base + offset), count, gpu->stream),
-      "copy_from");
+  gpu->driver.check(gpu->driver.copy_on_device(address(base), address(other.base), bytes, gpu->stream), "copy_from");
   gpu->wait("copy_from");
 }
 
@@ -217,11 +222,6 @@ void TwinMemory::write(std::size_t offset, std::size_t count, const void* from) 
   gpu.wait("write");
 }
 
-void TwinMemory::copy_from(const ops::Memory& other, std::size_t offset, std::size_t count) {
-  check_range("Memory.copy_from", *this, offset, count);
-  std::vector<std::byte> through(count);
-  other.read(offset, count, through.data());
-  write(offset, count, through.data());
-}
+void TwinMemory::copy_from(const ops::Memory& other) { copy_by_host(*this, other); }
 
 }  // namespace personaplex::gpu::cuda

@@ -64,7 +64,7 @@ struct DeviceMemory final : ops::Memory {
   ~DeviceMemory() override;
   void read(std::size_t offset, std::size_t count, void* to) const override;
   void write(std::size_t offset, std::size_t count, const void* from) override;
-  void copy_from(const ops::Memory& other, std::size_t offset, std::size_t count) override;
+  void copy_from(const ops::Memory& other) override;
 
   std::shared_ptr<Gpu> gpu;
 };
@@ -75,7 +75,7 @@ struct TwinMemory final : ops::Memory {
   TwinMemory(std::shared_ptr<Twin> part_of, ops::Use how, std::size_t at, std::size_t size);
   void read(std::size_t offset, std::size_t count, void* to) const override;
   void write(std::size_t offset, std::size_t count, const void* from) override;
-  void copy_from(const ops::Memory& other, std::size_t offset, std::size_t count) override;
+  void copy_from(const ops::Memory& other) override;
 
   std::shared_ptr<Twin> twin;
   ops::Use use;

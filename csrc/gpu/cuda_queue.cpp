@@ -25,8 +25,8 @@ constexpr std::size_t kMaxCompilers = 8;  // threads, of a few hundred MB each
 
 /// Machine code on the GPU. Its kernel and lists hold it.
 struct LoadedModule {
-  LoadedModule(std::shared_ptr<Gpu> on, const CudaProgram& program, const std::string& kernel) : gpu(std::move(on)) {
-    const Result result = gpu->driver.module_load(&module, program.cubin.data());
+  LoadedModule(std::shared_ptr<Gpu> on, const std::string& program, const std::string& kernel) : gpu(std::move(on)) {
+    const Result result = gpu->driver.module_load(&module, program.data());
     if (result == kNoBinaryForGpu) {
       throw DeviceError("[CudaQueue.kernel] expected machine code that the driver can load for " + kernel + ", but " +
                         gpu->driver.words(result) + ". Update the NVIDIA driver, or install an older NVRTC.");
@@ -189,7 +189,7 @@ class CudaQueue final : public Queue {
         compiler_(options.nvrtc, std::move(options.cache), gpu_->capability, driver_version()),
         sources_(std::move(options.sources)) {
     for (const CudaSource& source : sources_) {
-      for (const auto& [name, expression] : source.names) texts_[name] = {&source, expression};
+      for (std::size_t i = 0; i < source.kernels.size(); ++i) texts_[source.kernels[i].first] = {&source, i};
     }
   }
 
@@ -235,14 +235,14 @@ class CudaQueue final : public Queue {
     gpu_->driver.check(gpu_->driver.version(&version), "open");
     return version;
   }
-  void load(const std::string& name, const CudaProgram& program);
+  void load(const std::string& name, const std::string& program);
 
   std::shared_ptr<Gpu> gpu_;
   CudaCompiler compiler_;
   std::vector<CudaSource> sources_;
   struct Text {
     const CudaSource* source = nullptr;
-    std::string expression;
+    std::size_t kernel = 0;
   };
   std::map<std::string, Text> texts_;  // by host_name, as kernels_
   std::map<std::string, std::unique_ptr<CudaKernel>> kernels_;
@@ -254,7 +254,7 @@ void CudaQueue::prepare(const std::vector<std::string>& names) {
   struct Job {
     std::string name;
     const Text* text;
-    CudaProgram program;
+    std::string program;
     std::exception_ptr error;
   };
   std::vector<Job> jobs;
@@ -268,7 +268,7 @@ void CudaQueue::prepare(const std::vector<std::string>& names) {
   const auto work = [&] {
     for (std::size_t i = next++; i < jobs.size(); i = next++) {
       try {
-        jobs[i].program = compiler_.compile(*jobs[i].text->source, jobs[i].text->expression);
+        jobs[i].program = compiler_.compile(*jobs[i].text->source, jobs[i].text->kernel);
       } catch (...) {
         jobs[i].error = std::current_exception();
       }
@@ -285,12 +285,12 @@ void CudaQueue::prepare(const std::vector<std::string>& names) {
   }
 }
 
-void CudaQueue::load(const std::string& name, const CudaProgram& program) {
+void CudaQueue::load(const std::string& name, const std::string& program) {
   const Driver& driver = gpu_->driver;
   auto kernel = std::make_unique<CudaKernel>();
   kernel->name = name;
   kernel->module = std::make_shared<LoadedModule>(gpu_, program, name);
-  driver.check(driver.module_function(&kernel->function, kernel->module->module, program.symbol.c_str()), "kernel");
+  driver.check(driver.module_function(&kernel->function, kernel->module->module, name.c_str()), "kernel");
   driver.check(driver.function_attribute(&kernel->max_threads, kMaxThreadsAttribute, kernel->function), "kernel");
   std::size_t offset = 0, bytes = 0;
   while (driver.function_param != nullptr &&

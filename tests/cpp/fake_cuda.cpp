@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 
@@ -30,7 +31,6 @@ struct FakeFunction {
 
 struct Program {
   std::string text, log;
-  std::map<std::string, std::string> symbols;
 };
 
 std::map<void*, std::vector<std::unique_ptr<Node>>> graphs;
@@ -238,15 +238,11 @@ EXPORT int nvrtcGetNumSupportedArchs(int* count) { return *count = static_cast<i
 EXPORT int nvrtcGetSupportedArchs(int* archs) { return std::copy(now->archs.begin(), now->archs.end(), archs), 0; }
 EXPORT int nvrtcCreateProgram(Program** program, const char* text, const char*, int, const char* const*,
                               const char* const*) {
-  *program = new Program{text, "", {}};
+  *program = new Program{text, ""};
   return 0;
 }
 EXPORT int nvrtcDestroyProgram(Program** program) {
   delete *program;
-  return 0;
-}
-EXPORT int nvrtcAddNameExpression(Program* program, const char* expression) {
-  program->symbols[expression] = std::string("_K") + expression;
   return 0;
 }
 EXPORT int nvrtcCompileProgram(Program* program, int count, const char* const* options) {
@@ -257,9 +253,6 @@ EXPORT int nvrtcCompileProgram(Program* program, int count, const char* const* o
   if (program->text.find("mistake") == std::string::npos) return 0;
   program->log = "one.metal(7): error: identifier \"mistake\" is undefined";
   return 6;
-}
-EXPORT int nvrtcGetLoweredName(Program* program, const char* expression, const char** symbol) {
-  return *symbol = program->symbols.at(expression).c_str(), 0;
 }
 EXPORT int nvrtcGetCUBINSize(Program* program, std::size_t* bytes) { return *bytes = 6 + program->text.size(), 0; }
 EXPORT int nvrtcGetCUBIN(Program* program, char* cubin) {

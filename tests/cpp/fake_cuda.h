@@ -22,9 +22,9 @@ struct FakeCuda {
   std::vector<int> archs = {75, 80, 86, 90, 100};
   std::size_t free_bytes = std::size_t{1} << 30;
   int max_threads = 1024;
-  std::map<std::string, Kernel> kernels;  // by symbol: "_K" + name expression
-  int not_ready = 0;                      // queries of an event that say so
-  int launch_fault = 0;                   // of the list in flight, found when it is waited for
+  std::map<std::string, Kernel> kernels;
+  int not_ready = 0;     // queries of an event that say so
+  int launch_fault = 0;  // of the list in flight, found when it is waited for
 
   // What happened.
   int compiles = 0;

@@ -57,8 +57,8 @@ FakeCuda& fresh() {
   FakeCuda& fake = fake_at(kFake);
   CHECK(fake.alive == 0);  // the test before gave everything back
   fake = FakeCuda{};
-  fake.kernels["_Kadd<float>"] = {{8, 8, sizeof(AddParams)}, add_body};
-  fake.kernels["_Kplain"] = {{8}, [](void**, const unsigned*, unsigned) {}};
+  fake.kernels["add_f32"] = {{8, 8, sizeof(AddParams)}, add_body};
+  fake.kernels["plain"] = {{8}, [](void**, const unsigned*, unsigned) {}};
   return fake;
 }
 
@@ -127,11 +127,13 @@ TEST_CASE("cuda: memory is zero, reads what was written, copies between kinds") 
       memory->write(16, 84, put.data());
       for (const auto other : {ops::Use::kScratch, ops::Use::kInput, ops::Use::kOutput}) {
         const auto copy = queue->allocate(100, other);
-        copy->copy_from(*memory, 8, 92);
+        copy->copy_from(*memory);
         copy->read(0, 100, got.data());
         CHECK(std::all_of(got.begin(), got.begin() + 16, [](char c) { return c == 0; }));
         CHECK(std::equal(got.begin() + 16, got.end(), put.begin()));
       }
+      const auto larger = queue->allocate(101, ops::Use::kScratch);
+      CHECK(has(words_of([&] { memory->copy_from(*larger); }), "expected memory of the same size, 100 bytes, got 101"));
       CHECK(has(words_of([&] { memory->read(90, 11, got.data()); }), "invalid: [Memory.read] expected a range within"));
     }
     CHECK(has(words_of([&] { queue->allocate(std::size_t{3} << 30, ops::Use::kScratch); }),
@@ -164,9 +166,8 @@ TEST_CASE("cuda: a list copies in what it reads, runs in order, copies out what 
     const auto y = queue->allocate(16, ops::Use::kOutput);
     const auto list = queue->record({add(*queue, all(x), all(middle), 4, 1), add(*queue, all(w), all(y), 4, 1, false),
                                      add(*queue, all(middle), all(y), 4, 10)});
-    CHECK(fake.nodes == std::vector<std::string>{"in 272 after", "kernel _Kadd<float> after 0",
-                                                 "kernel _Kadd<float> after 0", "kernel _Kadd<float> after 1 2",
-                                                 "out 16 after 3"});
+    CHECK(fake.nodes == std::vector<std::string>{"in 272 after", "kernel add_f32 after 0", "kernel add_f32 after 0",
+                                                 "kernel add_f32 after 1 2", "out 16 after 3"});
     for (const float start : {1.0F, 7.0F}) {
       const std::vector<float> zeros(4, 0);
       middle->write(0, 16, zeros.data());
@@ -327,13 +328,15 @@ TEST_CASE("cuda: a kernel is compiled once, cached, and compiled again where its
   SUBCASE("another text, compiler or GPU") {
     o.sources[0].text += " ";
     CHECK(load() == 1);
+    o.sources[0].kernels[0].second += " ";
+    CHECK(load() == 1);
     fake.nvrtc_major = 12;
     CHECK(load() == 1);
     fake.major = 8;
     fake.minor = 9;
     CHECK(load() == 1);
     CHECK(std::find(fake.options.begin(), fake.options.end(), "--gpu-architecture=sm_86") != fake.options.end());
-    CHECK(files().size() == 4);
+    CHECK(files().size() == 5);
   }
   SUBCASE("a cache that cannot be written") {
     put("x");
@@ -349,8 +352,8 @@ TEST_CASE("cuda: many kernels are made ready at once, each once") {
   std::vector<std::string> names;
   for (int i = 0; i < 40; ++i) {
     names.push_back("k" + std::to_string(i));
-    o.sources[0].names.emplace_back(names.back(), "k<" + std::to_string(i) + ">");
-    fake.kernels["_Kk<" + std::to_string(i) + ">"] = {{8}, nullptr};
+    o.sources[0].kernels.emplace_back(names.back(), "function " + names.back());
+    fake.kernels[names.back()] = {{8}, nullptr};
   }
   const auto queue = make_cuda_queue(o);
   queue->kernel("k7");
@@ -366,13 +369,14 @@ TEST_CASE("cuda: many kernels are made ready at once, each once") {
 TEST_CASE("cuda: a kernel that does not compile, or does not exist") {
   fresh();
   CudaOptions o = options();
-  o.sources.push_back({"two.metal", "a mistake", {{"bad", "bad"}}});
+  o.sources.push_back({"two.metal", "text two", {{"bad", "a mistake"}, {"good", "no error"}}});
   const auto queue = make_cuda_queue(o);
   CHECK(has(words_of([&] { queue->kernel("bad"); }),
             "expected bad of two.metal to compile for sm_90, but NVRTC 13.0 says \n"
             "one.metal(7): error: identifier \"mistake\" is undefined"));
   CHECK(has(words_of([&] { queue->kernel("none"); }), "expected a kernel's host_name, got none"));
-  CHECK(queue->kernel("plain").name == "plain");
+  fake_at(kFake).kernels["good"] = {{8}, nullptr};
+  CHECK(queue->kernel("good").name == "good");
 }
 
 TEST_CASE("cuda: what a machine may lack") {

@@ -199,6 +199,8 @@ void check_fault(Queue& queue) {
   expect_error("failed earlier", [&] { queue.allocate(16, ops::Use::kScratch); });
 }
 
+std::string kernel(const std::string& function) { return "extern \"C\" __global__ void " + function; }
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -209,23 +211,28 @@ int main(int argc, char** argv) {
   CudaOptions options;
   options.cache = argv[2];
   if (argc > 3) options.nvrtc = argv[3];
-  options.sources = {{"selfcheck.cu",
-                      {std::istreambuf_iterator<char>(in), {}},
-                      {{"axpy", "axpy"}, {"sum_f32", "sum<float>"}, {"read_all", "read_all"}, {"fault", "fault"}}},
-                     {"broken.cu", "__global__ void broken() { mistake(); }", {{"broken", "broken"}}}};
+  options.sources = {
+      {"selfcheck.cu",
+       {std::istreambuf_iterator<char>(in), {}},
+       {{"axpy", kernel("axpy(const float* x, float* y, const AxpyParams p) { axpy_body(x, y, p); }")},
+        {"sum_f32", kernel("sum_f32(const float* x, float* out, const SumParams p) { sum<float>(x, out, p); }")},
+        {"read_all",
+         kernel("read_all(const uint4* x, unsigned* out, const ReadParams p) { read_all_body(x, out, p); }")},
+        {"fault", kernel("fault(float* const* table) { fault_body(table); }")}}},
+      {"broken.cu", "", {{"broken", kernel("broken() { mistake(); }")}}}};
   try {
     std::unique_ptr<Queue> queue;
     for (int i = 0; i < 2; ++i) {
       queue.reset();
       const double open = seconds([&] { queue = make_cuda_queue(options); });
-      const double load = seconds([&] { queue->kernel("axpy"); });
+      const double load = seconds([&] { queue->prepare({"axpy", "sum_f32", "read_all", "fault"}); });
       std::printf("time   open %.1f ms, kernels %.1f ms\n", open * 1e3, load * 1e3);
     }
     std::printf("       %s, %.1f GiB free, %d GPU(s)\n", queue->device_name().c_str(),
                 static_cast<double>(queue->free_bytes()) / (1U << 30), cuda_device_count());
     check_results(*queue);
     check_memory(*queue);
-    expect_error("broken.cu(1): error", [&] { queue->kernel("broken"); });
+    expect_error("broken.cu(2): error", [&] { queue->kernel("broken"); });
     expect_error("of free memory on the GPU", [&] { queue->allocate(std::size_t{1} << 42, ops::Use::kScratch); });
     if (!memcheck) check_fault(*queue);
   } catch (const std::exception& e) {

@@ -1,5 +1,5 @@
-// tools/gpu/selfcheck.cu: kernels of cuda_selfcheck.cpp, in the form of a translated .metal file: buffers, then a
-// struct by value.
+// tools/gpu/selfcheck.cu: kernels of cuda_selfcheck.cpp, as they are in a translated .metal file: buffers, then a struct
+// by value. The `extern "C" __global__` functions that call them are in cuda_selfcheck.cpp.
 
 struct AxpyParams {
   int n;
@@ -7,7 +7,7 @@ struct AxpyParams {
 };
 
 /// y = b * y + a * x
-__global__ void axpy(const float* x, float* y, const AxpyParams p) {
+void axpy_body(const float* x, float* y, const AxpyParams p) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < p.n) y[i] = p.b * y[i] + p.a * x[i];
 }
@@ -24,7 +24,7 @@ T warp_sum(T v) {  // device code without a mark, as helpers of the kernels may 
 
 /// out[0] = sum of x, by one block.
 template <typename T>
-__global__ void sum(const T* x, T* out, const SumParams p) {
+void sum(const T* x, T* out, const SumParams p) {
   __shared__ T partial[32];
   T v = 0;
   for (int i = threadIdx.x; i < p.n; i += blockDim.x) v += x[i];
@@ -43,7 +43,7 @@ struct ReadParams {
 };
 
 /// Reads everything once: out[block] = xor of its words.
-__global__ void read_all(const uint4* x, unsigned* out, const ReadParams p) {
+void read_all_body(const uint4* x, unsigned* out, const ReadParams p) {
   const uint4* from = x + size_t(blockIdx.x) * p.words;
   unsigned v = 0;
 #pragma unroll 4
@@ -58,4 +58,4 @@ __global__ void read_all(const uint4* x, unsigned* out, const ReadParams p) {
 }
 
 /// Follows a pointer that leads nowhere.
-__global__ void fault(float* const* table) { *table[0] = 1; }
+void fault_body(float* const* table) { *table[0] = 1; }

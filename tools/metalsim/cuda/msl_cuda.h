@@ -536,7 +536,11 @@ MSL_D void* dynamic_shared() {
 }
 #else
 #define MSL_GRID_CONSTANT const
-MSL_D void* dynamic_shared() { return ::msl::context().threadgroup_buffers[0]; }
+MSL_D void* dynamic_shared() {
+  void* const* all = ::msl::context().threadgroup_buffers;
+  while (!*all) all++;
+  return *all;
+}
 #endif
 }  // namespace msl_cuda
 

@@ -34,7 +34,7 @@ class CudaSource:
 class _Translation:
     text: str
     names: dict[str, str]
-    buffers: dict[str, list[source.Parameter]]
+    memory: dict[str, list[source.Parameter]]  # of each host_name: its buffers and threadgroup memory
 
 
 def _wrapper(symbol: str, expression: str, kernel: source.Kernel) -> str:
@@ -92,13 +92,14 @@ def _translate(text: str, constants: Constants) -> _Translation:
     text = re.sub(r"^(?!#).*$", words, text, flags=re.MULTILINE)
     text = re.sub(r'^# (\d+) ("[^"]*").*$', r"#line \1 \2", text, flags=re.MULTILINE)
 
-    buffers, wrappers = {}, []
+    memory, wrappers = {}, []
     for host_name, expression in expressions:
         kernel = kernels[re.sub(r"<.*", "", expression.split("::")[-1], flags=re.DOTALL).strip()]
         wrappers.append(_wrapper(host_name, f"msl_{expression}" if expression in plain else expression, kernel))
-        buffers[host_name] = [p for p in kernel.parameters if p.kind == "buffer"]
-    text += '\n#line 1 "the __global__ functions"\n' + "\n".join(wrappers) + "\n"
-    return _Translation(text, names, buffers)
+        memory[host_name] = [p for p in kernel.parameters if p.kind != "builtin"]
+    # In a namespace inside of metal, so that ::exp and its like from <cmath> do not compete with metal::exp.
+    text = "namespace metal::kernels {\n" + text + '\n#line 1 "the __global__ functions"\n' + "\n".join(wrappers)
+    return _Translation(text + "\n}  // namespace metal::kernels\n", names, memory)
 
 
 def _flat(path_or_text: str | Path, defines: Sequence[str], include: Sequence[str | Path]) -> str:
@@ -127,17 +128,17 @@ def compile_cuda(
     """The translated text on the simulator, unchecked: a test of the translation that needs no GPU."""
     done = _translate(_flat(path_or_text, defines, include), constants or {})
     entries = []
-    for number, (host_name, buffers) in enumerate(done.buffers.items()):
+    for number, (host_name, memory) in enumerate(done.memory.items()):
+        buffers = [p for p in memory if p.kind == "buffer"]
         kinds = [f"msl::Signature<decltype(&{host_name})>::at<{i}>" for i in range(len(buffers))]
         arguments = ", ".join(f"msl::buffer<{k}>(c.buffers[{p.index}])" for k, p in zip(kinds, buffers, strict=True))
-        table = ", ".join(
-            f'msl::describe<{k}>("{p.name}", {p.index}, false)' for k, p in zip(kinds, buffers, strict=True)
-        )
+        table = [f'msl::describe<{k}>("{p.name}", {p.index}, false)' for k, p in zip(kinds, buffers, strict=True)]
+        table += [f'msl::Parameter{{"{p.name}", {p.index}, true, false, 0}}' for p in memory if p.kind == "threadgroup"]
         entries.append(
             f"static void run_{number}(const msl::ThreadContext& c) {{ {host_name}({arguments}); }}\n"
-            f"static const msl::Parameter parameters_{number}[] = {{{table}}};\n"
+            f"static const msl::Parameter parameters_{number}[] = {{{', '.join(table)}}};\n"
             f'static msl::Registration entry_{number}({{"{host_name}", run_{number}, '
-            f"parameters_{number}, {len(buffers)}}});"
+            f"parameters_{number}, {len(table)}}});"
         )
-    text = f'#include "cuda_on_cpu.h"\n#include "msl_cuda.h"\n{done.text}\n' + "\n".join(entries) + "\n"
-    return Library(compile_cpp(text, False, ["-I", str(FOLDER)]))
+    text = f'#include "cuda_on_cpu.h"\n#include "msl_cuda.h"\n{done.text}\nusing namespace metal::kernels;\n'
+    return Library(compile_cpp(text + "\n".join(entries) + "\n", False, ["-I", str(FOLDER)]))

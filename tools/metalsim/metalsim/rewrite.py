@@ -113,6 +113,6 @@ def rewrite(text: str, constants: Constants, strict: bool = False, only: Collect
     pieces.append(text[position:])
     for name, kernel in kernels.items():
         if not kernel.is_template:
-            pieces.append("\n" + entry(number, name, name, name))
+            pieces.append("\n" + entry(number, name, name, f"::{name}"))
             number += 1
     return "".join(pieces) + "\n"

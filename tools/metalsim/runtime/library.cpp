@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <stdexcept>
 #include <vector>
@@ -76,25 +77,25 @@ class SharedObject : public Library {
 std::unique_ptr<Library> load(const std::string& path) { return std::make_unique<SharedObject>(path); }
 
 std::string source_of(const Kernel& kernel, const void* pc) {
-  const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(pc) - 1 - kernel.code;
-  for (const char* tool : {"llvm-symbolizer-19 --no-inlines --functions=none", "addr2line",
-                           "llvm-symbolizer --no-inlines --functions=none"}) {
-    char address[32];
-    std::snprintf(address, sizeof address, "0x%zx", static_cast<std::size_t>(offset));
-    const std::string command = std::string(tool) + " -e '" + kernel.library + "' " + address + " 2>/dev/null";
-    FILE* pipe = popen(command.c_str(), "r");
+  char address[32];
+  std::snprintf(address, sizeof address, " 0x%zx", reinterpret_cast<std::uintptr_t>(pc) - 1 - kernel.code);
+  for (const char* tool : {"llvm-symbolizer-19 --inlines --functions=none", "addr2line -i",
+                           "llvm-symbolizer --inlines --functions=none"}) {
+    FILE* pipe = popen((std::string(tool) + " -e '" + kernel.library + "'" + address + " 2>/dev/null").c_str(), "r");
     if (!pipe) continue;
-    char line[1024] = "";
-    const char* got = std::fgets(line, sizeof line, pipe);
+    std::string place;
+    char line[1024];
+    while (std::fgets(line, sizeof line, pipe)) {  // innermost first
+      std::string file = line;
+      const auto colon = file.find(':');
+      if (!place.empty() || colon == std::string::npos) continue;
+      const int number = std::atoi(file.c_str() + colon + 1);
+      file.resize(colon);
+      const bool shim = file.find("/shim/") != std::string::npos;
+      if (number > 0 && !shim) place = file.substr(file.rfind('/') + 1) + ":" + std::to_string(number);
+    }
     pclose(pipe);
-    if (!got || line[0] == '?' || !line[0] || line[0] == '\n') continue;
-    std::string text = line;
-    while (!text.empty() && (text.back() == '\n')) text.pop_back();
-    if (const auto note = text.find(" ("); note != std::string::npos) text.resize(note);  // " (discriminator 2)"
-    // llvm-symbolizer adds the column.
-    const auto last = text.rfind(':'), before = last ? text.rfind(':', last - 1) : std::string::npos;
-    if (before != std::string::npos && text.find_first_not_of("0123456789", before + 1) == last) text.resize(last);
-    return text.substr(text.rfind('/') + 1);
+    if (!place.empty()) return place;
   }
   return {};
 }
