@@ -83,7 +83,7 @@ void GpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place id
   const std::size_t bytes = list.size() * sizeof(EmbedTable);
   const ops::Place device_list = weights_.put(list.data(), bytes);
   const std::int64_t dim = as<GpuMatrix>(*tables.front()).k;
-  recorder_.add(kernel("embed_sum"),
+  recorder_.add("embed_sum",
                 {reads(device_list, bytes), reads(ids, tables.size() * kMaxColumns * sizeof(std::int32_t)),
                  writes(x, floats(columns * dim))},
                 EmbedParams{int32(dim), int32(static_cast<std::int64_t>(tables.size()))},
@@ -97,7 +97,7 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
   if (of_waiting && columns == 1 && how.epilogue == ops::Epilogue::kAdd && how.norm.weight == nullptr) {
     const Waiting& a = *waiting_;
     const Tile tile{"r1_c1", 1, 8, 2};
-    recorder_.add(kernel(std::string("attend_project_") + m.format() + "_" + tile.name),
+    recorder_.add(std::string("attend_project_") + m.format() + "_" + tile.name,
                   {reads(a.q, floats(m.k)), columns_at(a.at, 1), page_table(a.ring), weight(m.words, m.word_bytes),
                    weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes), writes(y, floats(m.n))},
                   AttendProjectParams{int32(m.n), int32(m.k), m.group_shift, tile.split, a.ring.heads, a.ring.head_dim,
@@ -114,7 +114,7 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
   const Tile tile = tile_for(m.n, m.k, columns);
   const std::int64_t out = swiglu ? m.n / 2 : m.n;
   const GpuVector* norm = how.norm.weight == nullptr ? nullptr : &as<GpuVector>(*how.norm.weight);
-  recorder_.add(kernel(std::string("qmv_") + m.format() + "_" + tile.name),
+  recorder_.add(std::string("qmv_") + m.format() + "_" + tile.name,
                 {reads(x, floats(columns * m.k)), norm == nullptr ? Operand{} : reads(norm->values, floats(m.k)),
                  weight(m.words, m.word_bytes), weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes),
                  writes(y, floats(columns * out))},
@@ -132,7 +132,7 @@ void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const 
   if (ring.bits == 8) tile = whole_heads(tile, ring.head_dim);
   const bool rotary = max_period != 0.0F;
   const std::int64_t angle_count = std::int64_t{columns} * ring.head_dim;
-  recorder_.add(kernel(std::string("qkv_") + m.format() + "_" + tile.name),
+  recorder_.add(std::string("qkv_") + m.format() + "_" + tile.name,
                 {reads(x, floats(columns * m.k)), reads(factor.values, floats(m.k)), weight(m.words, m.word_bytes),
                  weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes),
                  rotary ? reads(angles(at, columns, ring.head_dim, max_period), floats(angle_count)) : Operand{},
@@ -171,14 +171,14 @@ void GpuOps::attend_now(const Waiting& what, int columns) {
   const std::string cells = ring.bits == 32 ? "f32" : ring.bits == 16 ? "bf16" : "int8";
   const std::string dim = ring.head_dim == 128 || ring.head_dim == 64 ? std::to_string(ring.head_dim) : "0";
   recorder_.add(
-      kernel("attend_" + cells + "_d" + dim),
+      "attend_" + cells + "_d" + dim,
       {reads(what.q, out_bytes), columns_at(what.at, columns), page_table(ring),
        splits == 1 ? Operand{} : writes(partial, partial_bytes), splits == 1 ? writes(what.out, out_bytes) : Operand{}},
       params,
       {static_cast<std::uint32_t>(splits), static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)},
       128, {pages(ring, false)});
   if (splits > 1) {
-    recorder_.add(kernel("attend_combine"), {reads(partial, partial_bytes), writes(what.out, out_bytes)}, params,
+    recorder_.add("attend_combine", {reads(partial, partial_bytes), writes(what.out, out_bytes)}, params,
                   {static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)}, 128);
   }
 }
@@ -189,7 +189,7 @@ void GpuOps::norm(const ops::Norm& norm, ops::Place x, int columns, ops::Place y
   const auto dim = static_cast<std::int64_t>(weight.count);
   const bool layer = norm.bias != nullptr;
   recorder_.add(
-      kernel(layer ? "norm_layer" : "norm_rms"),
+      layer ? "norm_layer" : "norm_rms",
       {reads(x, floats(columns * dim)), reads(weight.values, floats(dim)),
        layer ? reads(as<GpuVector>(*norm.bias).values, floats(dim)) : Operand{}, writes(y, floats(columns * dim))},
       NormParams{int32(dim)}, {static_cast<std::uint32_t>(columns)}, 1024);
@@ -197,7 +197,7 @@ void GpuOps::norm(const ops::Norm& norm, ops::Place x, int columns, ops::Place y
 
 void GpuOps::sample(ops::Place logits, int n, ops::Place draw, int stream, ops::Place token) {
   flush();
-  recorder_.add(kernel("sample"),
+  recorder_.add("sample",
                 {reads(logits, floats(n)), reads(draw, sizeof(ops::Draw)), writes(token, sizeof(std::int32_t))},
                 SampleParams{n, stream}, {1}, 1024);
 }

@@ -93,7 +93,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
     recorder_.begin(state);
     calls();
     flush();
-    std::vector<Dispatch> dispatches = recorder_.take();
+    std::vector<Dispatch> dispatches = recorder_.take(*queue_);
     passing.dispatches = dispatches.size();
     passing.angles = used_angles_;
     passing.list = queue_->record(std::move(dispatches));

@@ -66,7 +66,6 @@ class GpuOps : public ops::Ops {
   /// Dispatches the attention that waits, if one does.
   void flush();
   void attend_now(const Waiting& what, int columns);
-  const Kernel& kernel(const std::string& name) { return queue_->kernel(name); }
 
   std::unique_ptr<Queue> queue_;
   WeightMemory weights_;

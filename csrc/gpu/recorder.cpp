@@ -8,7 +8,14 @@ namespace personaplex::gpu {
 void Recorder::begin(const ops::Memory* state) {
   state_ = state;
   dispatches_.clear();
+  kernels_.clear();
   touched_.clear();
+}
+
+std::vector<Dispatch> Recorder::take(Queue& queue) {
+  queue.prepare(kernels_);
+  for (std::size_t i = 0; i < dispatches_.size(); ++i) dispatches_[i].kernel = &queue.kernel(kernels_[i]);
+  return std::move(dispatches_);
 }
 
 bool Recorder::conflicts(const Operand& operand, bool through_address) const {

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <initializer_list>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -28,12 +29,12 @@ class Recorder {
   /// `reached`: what the kernel touches besides its buffers, through addresses: the page tables stand for the pages, a
   /// layer's offset for its part of them.
   template <typename Params>
-  void add(const Kernel& kernel, std::initializer_list<Operand> operands, const Params& params,
+  void add(const std::string& kernel, std::initializer_list<Operand> operands, const Params& params,
            std::initializer_list<std::uint32_t> groups, std::uint32_t threads,
            std::initializer_list<Operand> reached = {}) {
     static_assert(std::is_trivially_copyable_v<Params>);
     Dispatch& d = dispatches_.emplace_back();
-    d.kernel = &kernel;
+    kernels_.push_back(kernel);
     d.params.resize(sizeof params);
     std::memcpy(d.params.data(), &params, sizeof params);
     std::size_t axis = 0;
@@ -42,7 +43,8 @@ class Recorder {
     place(d, operands, reached);
   }
 
-  std::vector<Dispatch> take() { return std::move(dispatches_); }
+  /// The dispatches, with kernels of this queue.
+  std::vector<Dispatch> take(Queue& queue);
 
  private:
   void place(Dispatch& d, std::initializer_list<Operand> operands, std::initializer_list<Operand> reached);
@@ -54,7 +56,8 @@ class Recorder {
   };
   const ops::Memory* state_ = nullptr;
   std::vector<Dispatch> dispatches_;
-  std::vector<Touch> touched_;  // since the last barrier
+  std::vector<std::string> kernels_;  // of each
+  std::vector<Touch> touched_;        // since the last barrier
 };
 
 }  // namespace personaplex::gpu
