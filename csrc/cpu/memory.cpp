@@ -42,9 +42,7 @@ struct Mapping : ops::Memory {
   void write(std::size_t offset, std::size_t count, const void* from) override {
     std::memcpy(base + offset, from, count);
   }
-  void copy_from(const Memory& other, std::size_t offset, std::size_t count) override {
-    std::memcpy(base + offset, other.base + offset, count);
-  }
+  void copy_from(const Memory& other) override { std::memcpy(base, other.base, bytes); }
 };
 
 }  // namespace

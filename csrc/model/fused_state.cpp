@@ -15,7 +15,7 @@ FusedState::FusedState(ops::Ops& ops, const StateLayout& layout)
 
 std::unique_ptr<EngineState> FusedState::clone() const {
   auto copy = std::make_unique<FusedState>(ops_, layout_);
-  copy->block->copy_from(*block, 0, block->bytes);
+  copy->block->copy_from(*block);
   copy->temporal.copy_from(temporal);
   copy->encoder.rings.copy_from(encoder.rings);
   copy->decoder.rings.copy_from(decoder.rings);

@@ -45,7 +45,7 @@ void KvRings::own_page(int slot) {
   if (page != nullptr && page.use_count() == 1) return;
   std::shared_ptr<ops::Memory> own =
       ops_->allocate(layer_bytes_ * static_cast<std::size_t>(shape_.layers), ops::Use::kState);
-  if (page != nullptr) own->copy_from(*page, 0, own->bytes);
+  if (page != nullptr) own->copy_from(*page);
   page = std::move(own);
   block_->write(table_.in(*block_, index).offset, sizeof page->base, &page->base);
 }

@@ -42,7 +42,7 @@ struct Memory {
   /// Copies between the host and any memory of the device, between runs.
   virtual void read(std::size_t offset, std::size_t count, void* to) const = 0;
   virtual void write(std::size_t offset, std::size_t count, const void* from) = 0;
-  virtual void copy_from(const Memory& other, std::size_t offset, std::size_t count) = 0;  // the same bytes of both
+  virtual void copy_from(const Memory& other) = 0;  // of the same size
 };
 
 /// A place in memory of the device.
