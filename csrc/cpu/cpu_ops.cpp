@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "checkpoint/bf16.h"
+#include "checkpoint/to_floats.h"
 #include "core/error.h"
 #include "core/rotary.h"
 #include "cpu/cpu_weights.h"
@@ -83,23 +83,7 @@ ops::WeightPtr CpuOps::table(const Matrix& m) {
 
 ops::WeightPtr CpuOps::vector(const TensorView& t) {
   auto w = std::make_unique<VectorWeight>();
-  w->values.resize(static_cast<std::size_t>(t.size()));
-  for (std::size_t i = 0; i < w->values.size(); ++i) {
-    switch (t.dtype) {
-      case DType::kF32:
-        std::memcpy(&w->values[i], t.data + 4 * i, 4);
-        break;
-      case DType::kBF16:
-      case DType::kF16: {
-        std::uint16_t half;
-        std::memcpy(&half, t.data + 2 * i, 2);
-        w->values[i] = t.dtype == DType::kBF16 ? from_bf16_bits(half) : from_f16_bits(half);
-        break;
-      }
-      default:
-        throw WeightsError(std::string("[load] expected a vector of F32, F16 or BF16, got ") + name_of(t.dtype) + ".");
-    }
-  }
+  w->values = to_floats(t);
   return w;
 }
 

@@ -14,7 +14,7 @@ if not (ROOT / ".ci").exists():
     pytest.skip("a source archive: the rules are the repository's", allow_module_level=True)
 
 # Lower layers first: a file includes its own layer and those before it.
-LAYERS = ["core", "checkpoint", "engine", "ops", "cpu", "model", "graph", "session", "bindings"]
+LAYERS = ["core", "checkpoint", "engine", "ops", "cpu", "gpu", "model", "graph", "session", "bindings"]
 
 
 def files(suffixes: set[str]) -> list[Path]:

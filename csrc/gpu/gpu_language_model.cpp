@@ -1,0 +1,205 @@
+// csrc/gpu/gpu_language_model.cpp: the operations of the language model as dispatches of kernels/lm_*.metal.
+#include <algorithm>
+
+#include "core/error.h"
+#include "gpu/gpu_ops.h"
+#include "gpu/kernel_params.h"
+
+namespace personaplex::gpu {
+
+namespace {
+
+// A ring of so few slots is attended to by the projection that follows.
+constexpr int kSmallRing = 32;
+
+template <typename T>
+const T& as(const ops::Weight& w) {
+  return dynamic_cast<const T&>(w);
+}
+
+std::uint32_t count(std::int64_t n, std::int64_t each) { return static_cast<std::uint32_t>((n + each - 1) / each); }
+std::int32_t int32(std::int64_t n) { return static_cast<std::int32_t>(n); }
+std::size_t floats(std::int64_t n) { return static_cast<std::size_t>(n) * sizeof(float); }
+
+/// How a product is shared out: see kernels/lm_product.metal.
+struct Tile {
+  const char* name = "";
+  int rows = 1;  // of a simdgroup
+  int simdgroups = 8;
+  int split = 1;  // simdgroups that share a row
+
+  std::uint32_t groups(std::int64_t slots) const { return count(slots, std::int64_t{simdgroups} / split * rows); }
+  std::uint32_t threads() const { return static_cast<std::uint32_t>(32 * simdgroups); }
+};
+
+Tile tile_for(std::int64_t n, std::int64_t k, int columns) {
+  if (columns > 1) return {"c8", 4, 8, 1};
+  // Few rows: several simdgroups share each, so that there are threadgroups enough to fill a GPU.
+  if (n <= 2048) return {"r1_c1", 1, 8, k >= 2048 ? 4 : 2};
+  return {"r2_c1", 2, 8, k > 8192 ? 2 : 1};
+}
+
+/// A threadgroup of a product that appends to an int8 ring has whole heads.
+Tile whole_heads(Tile tile, int head_dim) {
+  while (tile.simdgroups / tile.split * tile.rows % head_dim != 0) {
+    if (tile.split > 1) {
+      tile.split /= 2;
+    } else if (tile.simdgroups < 16) {
+      tile.simdgroups *= 2;
+    } else {
+      tile = {"h4_c1", 4, 32, 1};
+      break;
+    }
+  }
+  return tile;
+}
+
+Operand weight(const ops::Place& at, std::size_t bytes) { return bytes == 0 ? Operand{} : reads(at, bytes); }
+
+/// A layer's part of the pages, which a kernel reaches through the table.
+Operand pages(const ops::Ring& ring, bool written) {
+  return {{ring.pages.memory, ring.pages.offset + ring.offset}, ring.page_bytes(), written};
+}
+Operand page_table(const ops::Ring& ring) {
+  return reads(ring.pages, static_cast<std::size_t>(ring.slots / ops::kRingPage) * sizeof(std::byte*));
+}
+Operand columns_at(ops::Place at, int columns) {
+  return reads(at, static_cast<std::size_t>(columns) * sizeof(ops::Column));
+}
+
+}  // namespace
+
+void GpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) {
+  flush();
+  std::vector<EmbedTable> list;
+  for (const ops::Weight* w : tables) {
+    const auto& m = as<GpuMatrix>(*w);
+    const auto address = [](const ops::Place& p) -> const std::byte* {
+      return p ? p.memory->base + p.offset : nullptr;
+    };
+    list.push_back(
+        {address(m.words), address(m.scales), address(m.biases), m.bits, m.group_shift, m.half_scales ? 1 : 0, 0});
+  }
+  const std::size_t bytes = list.size() * sizeof(EmbedTable);
+  const ops::Place device_list = weights_.put(list.data(), bytes);
+  const std::int64_t dim = as<GpuMatrix>(*tables.front()).k;
+  recorder_.add("embed_sum",
+                {reads(device_list, bytes), reads(ids, tables.size() * kMaxColumns * sizeof(std::int32_t)),
+                 writes(x, floats(columns * dim))},
+                EmbedParams{int32(dim), int32(static_cast<std::int64_t>(tables.size()))},
+                {count(dim, 256), static_cast<std::uint32_t>(columns)},
+                static_cast<std::uint32_t>(32 * std::min<std::size_t>(tables.size(), 24)));
+}
+
+void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) {
+  const auto& m = as<GpuMatrix>(w);
+  const bool of_waiting = waiting_ != nullptr && waiting_->out.memory == x.memory && waiting_->out.offset == x.offset;
+  if (of_waiting && columns == 1 && how.epilogue == ops::Epilogue::kAdd && how.norm.weight == nullptr) {
+    const Waiting& a = *waiting_;
+    const Tile tile{"r1_c1", 1, 8, 2};
+    recorder_.add(std::string("attend_project_") + m.format() + "_" + tile.name,
+                  {reads(a.q, floats(m.k)), columns_at(a.at, 1), page_table(a.ring), weight(m.words, m.word_bytes),
+                   weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes), writes(y, floats(m.n))},
+                  AttendProjectParams{int32(m.n), int32(m.k), m.group_shift, tile.split, a.ring.heads, a.ring.head_dim,
+                                      a.ring.slots, static_cast<std::uint32_t>(a.ring.offset)},
+                  {tile.groups(m.n)}, tile.threads(), {pages(a.ring, false)});
+    waiting_.reset();
+    return;
+  }
+  flush();
+  const bool swiglu = how.epilogue == ops::Epilogue::kSwiglu;
+  if (how.epilogue == ops::Epilogue::kGelu || how.scale != nullptr || how.norm.bias != nullptr) {
+    bad_argument("GpuOps.project", "a matrix of the language model has neither GELU nor layer scale nor layer norm.");
+  }
+  const Tile tile = tile_for(m.n, m.k, columns);
+  const std::int64_t out = swiglu ? m.n / 2 : m.n;
+  const GpuVector* norm = how.norm.weight == nullptr ? nullptr : &as<GpuVector>(*how.norm.weight);
+  recorder_.add(std::string("qmv_") + m.format() + "_" + tile.name,
+                {reads(x, floats(columns * m.k)), norm == nullptr ? Operand{} : reads(norm->values, floats(m.k)),
+                 weight(m.words, m.word_bytes), weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes),
+                 writes(y, floats(columns * out))},
+                ProductParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split,
+                              static_cast<std::int32_t>(how.epilogue), norm == nullptr ? 0 : 1},
+                {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads());
+}
+
+void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const ops::Norm& norm, float max_period,
+                         const ops::Ring& ring, ops::Place at, ops::Place q) {
+  flush();
+  const auto& m = as<GpuMatrix>(w);
+  const auto& factor = as<GpuVector>(*norm.weight);
+  Tile tile = columns > 1 ? Tile{"c8", 4, 8, 1} : Tile{"r2_c1", 2, 8, m.k > 2048 ? 1 : 2};
+  if (ring.bits == 8) tile = whole_heads(tile, ring.head_dim);
+  const bool rotary = max_period != 0.0F;
+  const std::int64_t angle_count = std::int64_t{columns} * ring.head_dim;
+  recorder_.add(std::string("qkv_") + m.format() + "_" + tile.name,
+                {reads(x, floats(columns * m.k)), reads(factor.values, floats(m.k)), weight(m.words, m.word_bytes),
+                 weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes),
+                 rotary ? reads(angles(at, columns, ring.head_dim, max_period), floats(angle_count)) : Operand{},
+                 columns_at(at, columns), page_table(ring),
+                 writes(q, floats(std::int64_t{columns} * ring.heads * ring.head_dim))},
+                QkvParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, 1, ring.heads, ring.head_dim,
+                          rotary ? 1 : 0, ring.bits, static_cast<std::uint32_t>(ring.offset)},
+                {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads(), {pages(ring, true)});
+}
+
+void GpuOps::attend(ops::Place q, const ops::Ring& ring, ops::Place at, int columns, ops::Place out) {
+  flush();
+  const Waiting what{q, ring, at, out};
+  if (columns == 1 && ring.slots <= kSmallRing && ring.bits == 16) {
+    waiting_ = std::make_unique<Waiting>(what);
+  } else {
+    attend_now(what, columns);
+  }
+}
+
+void GpuOps::flush() {
+  if (waiting_ == nullptr) return;
+  const auto what = std::move(waiting_);
+  attend_now(*what, 1);
+}
+
+void GpuOps::attend_now(const Waiting& what, int columns) {
+  const ops::Ring& ring = what.ring;
+  const std::int64_t heads = std::int64_t{columns} * ring.heads;
+  // At least 8 parts of a full context for each head; prefill has columns enough.
+  const int splits = columns > 1 ? 1 : std::clamp(ring.slots / 256, 1, 16);
+  const AttendParams params{ring.heads, ring.head_dim, ring.slots, splits, static_cast<std::uint32_t>(ring.offset)};
+  const std::size_t out_bytes = floats(heads * ring.head_dim);
+  const std::size_t partial_bytes = splits == 1 ? 0 : floats(heads * splits * (ring.head_dim + 2));
+  const ops::Place partial = splits == 1 ? ops::Place{} : scratch(partial_bytes);
+  const std::string cells = ring.bits == 32 ? "f32" : ring.bits == 16 ? "bf16" : "int8";
+  const std::string dim = ring.head_dim == 128 || ring.head_dim == 64 ? std::to_string(ring.head_dim) : "0";
+  recorder_.add(
+      "attend_" + cells + "_d" + dim,
+      {reads(what.q, out_bytes), columns_at(what.at, columns), page_table(ring),
+       splits == 1 ? Operand{} : writes(partial, partial_bytes), splits == 1 ? writes(what.out, out_bytes) : Operand{}},
+      params,
+      {static_cast<std::uint32_t>(splits), static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)},
+      128, {pages(ring, false)});
+  if (splits > 1) {
+    recorder_.add("attend_combine", {reads(partial, partial_bytes), writes(what.out, out_bytes)}, params,
+                  {static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)}, 128);
+  }
+}
+
+void GpuOps::norm(const ops::Norm& norm, ops::Place x, int columns, ops::Place y) {
+  flush();
+  const auto& weight = as<GpuVector>(*norm.weight);
+  const auto dim = static_cast<std::int64_t>(weight.count);
+  const bool layer = norm.bias != nullptr;
+  recorder_.add(
+      layer ? "norm_layer" : "norm_rms",
+      {reads(x, floats(columns * dim)), reads(weight.values, floats(dim)),
+       layer ? reads(as<GpuVector>(*norm.bias).values, floats(dim)) : Operand{}, writes(y, floats(columns * dim))},
+      NormParams{int32(dim)}, {static_cast<std::uint32_t>(columns)}, 1024);
+}
+
+void GpuOps::sample(ops::Place logits, int n, ops::Place draw, int stream, ops::Place token) {
+  flush();
+  recorder_.add("sample",
+                {reads(logits, floats(n)), reads(draw, sizeof(ops::Draw)), writes(token, sizeof(std::int32_t))},
+                SampleParams{n, stream}, {1}, 1024);
+}
+
+}  // namespace personaplex::gpu
