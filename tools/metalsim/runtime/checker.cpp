@@ -61,8 +61,19 @@ const char* Cell::touch(const Accessor& by, bool write, bool atomic) {
   return nullptr;
 }
 
-DeviceChecker::DeviceChecker(std::vector<Span> spans, Record* record)
-    : spans_(std::move(spans)), known_(regions()), record_(record) {}
+DeviceChecker::DeviceChecker(const std::vector<Span>& spans, Record* record) : known_(regions()), record_(record) {
+  for (const Span& span : spans) {
+    bool written = false;
+    for (const Span& other : spans) {
+      if (other.writable && other.begin < span.end && span.begin < other.end) written = true;
+    }
+    spans_.push_back({span, written});
+  }
+  if (!known_.empty()) {
+    known_begin_ = known_.begin()->second.begin;
+    known_bytes_ = known_.rbegin()->second.end - known_begin_;
+  }
+}
 
 Cell& DeviceChecker::cell(std::uintptr_t address) {
   const std::uintptr_t page = address >> kCellShift;
@@ -94,15 +105,19 @@ void DeviceChecker::note(std::uintptr_t address, std::size_t bytes, bool write) 
 }
 
 void DeviceChecker::follow_pointers(std::uintptr_t address, std::size_t bytes) {
-  if (known_.empty() || (address | bytes) & 7) return;
-  for (; bytes; address += 8, bytes -= 8) {
+  for (; bytes >= 8; address += 8, bytes -= 8) {
     std::uintptr_t value;
     std::memcpy(&value, reinterpret_cast<const void*>(address), 8);
-    if (const Region* region = find_region(known_, value)) reached_.emplace(region->begin, *region);
+    if (value - known_begin_ >= known_bytes_) continue;
+    const Region* region = find_region(known_, value);
+    if (!region || !reached_.emplace(region->begin, *region).second || region->read_only) continue;
+    for (Bound& span : spans_) {  // the same memory, bound as well
+      if (span.begin < region->end && region->begin < span.end) span.written = true;
+    }
   }
 }
 
-std::string DeviceChecker::outside(std::uintptr_t address, std::size_t bytes, bool write) const {
+const char* DeviceChecker::outside(std::uintptr_t address, std::size_t bytes, bool write) {
   const Span* nearest = nullptr;
   long nearest_distance = 0;
   for (const Span& span : spans_) {
@@ -113,73 +128,69 @@ std::string DeviceChecker::outside(std::uintptr_t address, std::size_t bytes, bo
       nearest_distance = distance;
     }
   }
-  char text[300];
   const char* what = write ? "write" : "read";
-  const Region* region = find_region(known_, address);
-  if (!nearest || nearest_distance > (64l << 20) || region) {
-    std::snprintf(
-        text, sizeof text,
-        region ? "out-of-bounds %s of %zu bytes: in a registered region that no pointer led to, or beyond its end"
-               : "out-of-bounds %s of %zu bytes far from every buffer",
-        what, bytes);
-  } else {
-    std::snprintf(text, sizeof text, "out-of-bounds %s of %zu bytes: byte offset %ld of buffer(%d) `%s`, which has %zu",
-                  what, bytes, static_cast<long>(address - nearest->begin), nearest->index, nearest->name,
-                  static_cast<std::size_t>(nearest->end - nearest->begin));
+  const auto put = [&](const char* format, auto... values) {
+    std::snprintf(fault_, sizeof fault_, format, what, bytes, values...);
+    return fault_;
+  };
+  const auto after = reached_.upper_bound(address);
+  const Region* before = after == reached_.begin() ? nullptr : &std::prev(after)->second;
+  if (before && address - before->end < 4096) {
+    return put("out-of-bounds %s of %zu bytes: byte offset %zu of memory reached through a pointer, which has %zu",
+               address - before->begin, before->end - before->begin);
   }
-  return text;
+  if (find_region(known_, address)) return put("out-of-bounds %s of %zu bytes: in a region that no pointer led to");
+  if (after != reached_.end() && after->first - address < 4096) {
+    return put("out-of-bounds %s of %zu bytes: %zu bytes before memory reached through a pointer",
+               after->first - address);
+  }
+  if (!nearest || nearest_distance > (64l << 20)) return put("out-of-bounds %s of %zu bytes far from every buffer");
+  return put("out-of-bounds %s of %zu bytes: byte offset %ld of buffer(%d) `%s`, which has %zu",
+             static_cast<long>(address - nearest->begin), nearest->index, nearest->name,
+             static_cast<std::size_t>(nearest->end - nearest->begin));
 }
 
-std::string DeviceChecker::touch(std::uintptr_t address, std::size_t bytes, msl::Access access, const Accessor& by) {
+const char* DeviceChecker::touch_slowly(std::uintptr_t address, std::size_t bytes, msl::Access access,
+                                        const Accessor& by, const void* site) {
   const bool write = access == msl::Access::write || access == msl::Access::atomic_write;
   const bool atomic = access == msl::Access::atomic_read || access == msl::Access::atomic_write;
-  bool inside = false, may_write = false, written_by_someone = false;
-  const Span* refusing = nullptr;
-  for (const Span& span : spans_) {
-    if (span.writable && address < span.end && address + bytes > span.begin) written_by_someone = true;
-    if (address >= span.begin && address + bytes <= span.end) {
-      inside = true;
-      if (span.writable) may_write = true;
-      if (!span.writable) refusing = &span;
-    }
+  const Bound* in = nullptr;
+  for (const Bound& span : spans_) {
+    if (span.holds(address, bytes) && (!in || (span.writable && !in->writable))) in = &span;
   }
-  if (!reached_.empty() && (!inside || !written_by_someone)) {
-    const Region* region = find_region(reached_, address);
-    if (region && address + bytes <= region->end) {
-      inside = true;
-      if (!region->read_only) may_write = written_by_someone = true;
-    }
+  const Region* region = reached_.empty() ? nullptr : find_region(reached_, address);
+  if (region && address + bytes > region->end) region = nullptr;
+  if (!in && !region) return outside(address, bytes, write);
+  if (in) sites_[site_number(site)] = in;
+
+  if (write && !(in && in->writable) && (!region || region->read_only)) {
+    if (region) return "write to read-only memory reached through a pointer";
+    std::snprintf(fault_, sizeof fault_, "write to read-only buffer(%d) `%s` at byte %zu", in->index, in->name,
+                  static_cast<std::size_t>(address - in->begin));
+    return fault_;
   }
-  if (!inside) return outside(address, bytes, write);
-  if (write && !may_write) {
-    if (!refusing) return "write to read-only memory reached through a pointer";
-    char text[200];
-    std::snprintf(text, sizeof text, "write to read-only buffer(%d) `%s` at byte %zu", refusing->index, refusing->name,
-                  static_cast<std::size_t>(address - refusing->begin));
-    return text;
-  }
-  if (written_by_someone) {
+  if ((in && in->written) || (region && !region->read_only)) {
     for (std::size_t i = 0; i < bytes; i++) {
-      if (const char* wrong = cell(address + i).touch(by, write, atomic)) {
-        char text[300];
-        const Span* at = nullptr;
-        for (const Span& span : spans_) {
-          if (address >= span.begin && address + bytes <= span.end) at = &span;
-        }
-        std::snprintf(text, sizeof text, "data race on device memory: %s%s of buffer(%d) `%s` byte %zu: %s",
-                      atomic ? "atomic " : "", write ? "write" : "read", at ? at->index : -1,
-                      at ? at->name : "(through a pointer)",
-                      static_cast<std::size_t>(address + i - (at ? at->begin : 0)), wrong);
-        return text;
+      const char* wrong = cell(address + i).touch(by, write, atomic);
+      if (!wrong) continue;
+      const char* how = atomic ? "atomic " : "";
+      const char* what = write ? "write" : "read";
+      if (in) {
+        std::snprintf(fault_, sizeof fault_, "data race on device memory: %s%s of buffer(%d) `%s` byte %zu: %s", how,
+                      what, in->index, in->name, static_cast<std::size_t>(address + i - in->begin), wrong);
+      } else {
+        std::snprintf(fault_, sizeof fault_, "data race on device memory reached through a pointer: %s%s: %s", how,
+                      what, wrong);
       }
+      return fault_;
     }
   }
   if (record_) {
     note(address, bytes, write);
     if (access == msl::Access::atomic_write) note(address, bytes, false);
   }
-  if (!write) follow_pointers(address, bytes);
-  return {};
+  if (!write && bytes % 8 == 0) follow_pointers(address, bytes);
+  return nullptr;
 }
 
 void DeviceChecker::finish() {

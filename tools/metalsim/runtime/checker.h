@@ -51,17 +51,32 @@ class DeviceChecker {
     int index;
     const char* name;
     bool writable;
-    bool read_only_memory;
   };
-  DeviceChecker(std::vector<Span> spans, Record* record);
+  DeviceChecker(const std::vector<Span>& spans, Record* record);
 
-  /// An empty string, or what is wrong.
-  std::string touch(std::uintptr_t address, std::size_t bytes, msl::Access access, const Accessor& by);
+  /// Null, or what is wrong. site: the place in the program, which mostly touches the same buffer again.
+  const char* touch(std::uintptr_t address, std::size_t bytes, msl::Access access, const Accessor& by,
+                    const void* site) {
+    const Bound* last = sites_[site_number(site)];
+    if (access != msl::Access::read || !last || last->written || !last->holds(address, bytes)) {
+      return touch_slowly(address, bytes, access, by, site);
+    }
+    if (record_) note(address, bytes, false);
+    if (bytes % 8 == 0) follow_pointers(address, bytes);
+    return nullptr;
+  }
   /// Completes the launch's record.
   void finish();
 
  private:
-  std::string outside(std::uintptr_t address, std::size_t bytes, bool write) const;
+  struct Bound : Span {
+    bool written;  // perhaps, by way of this or another buffer
+    bool holds(std::uintptr_t address, std::size_t bytes) const { return address >= begin && address + bytes <= end; }
+  };
+  static std::size_t site_number(const void* site) { return reinterpret_cast<std::uintptr_t>(site) / 2 % 512; }
+  const char* touch_slowly(std::uintptr_t address, std::size_t bytes, msl::Access access, const Accessor& by,
+                           const void* site);
+  const char* outside(std::uintptr_t address, std::size_t bytes, bool write);
   void follow_pointers(std::uintptr_t address, std::size_t bytes);
   Cell& cell(std::uintptr_t address);
   void note(std::uintptr_t address, std::size_t bytes, bool write);
@@ -72,8 +87,10 @@ class DeviceChecker {
   struct Bits {
     std::uint64_t read[64], written[64];
   };
-  std::vector<Span> spans_;
-  std::map<std::uintptr_t, Region> known_;    // registered
+  std::vector<Bound> spans_;
+  const Bound* sites_[512] = {};
+  std::map<std::uintptr_t, Region> known_;  // registered
+  std::uintptr_t known_begin_ = 0, known_bytes_ = 0;
   std::map<std::uintptr_t, Region> reached_;  // those whose address the kernel has loaded
   std::unordered_map<std::uintptr_t, std::unique_ptr<Cells>> cells_;
   std::unordered_map<std::uintptr_t, std::unique_ptr<Bits>> bits_;
@@ -81,6 +98,7 @@ class DeviceChecker {
   Cells* cells_here_ = nullptr;
   Bits* bits_here_ = nullptr;
   Record* record_;
+  char fault_[300];
 };
 
 }  // namespace metalsim

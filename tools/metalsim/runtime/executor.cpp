@@ -149,12 +149,12 @@ std::string Worker::run(const Kernel& kernel, const Launch& how, Record* record)
     if (bytes < p.bytes) return what + " needs " + std::to_string(p.bytes) + " bytes, got " + std::to_string(bytes);
     buffers_[p.index] = b->base;
     const auto begin = reinterpret_cast<std::uintptr_t>(b->base);
-    spans.push_back({begin, begin + bytes, p.index, p.name, !p.read_only && !b->read_only, b->read_only});
+    spans.push_back({begin, begin + bytes, p.index, p.name, !p.read_only && !b->read_only});
   }
 
   std::unique_ptr<DeviceChecker> device;
   if (how.checks && kernel.checked) {
-    device = std::make_unique<DeviceChecker>(std::move(spans), record);
+    device = std::make_unique<DeviceChecker>(spans, record);
     if (!cells_) cells_ = std::make_unique<Cell[]>(kArena);
   } else {
     cells_.reset();

@@ -40,6 +40,7 @@ void Worker::access_threadgroup(std::size_t offset, std::size_t bytes, Access ac
     if (offset >= v.offset && offset + bytes <= v.offset + v.bytes) in = &v;
   }
   const char* what = write ? "write" : "read";
+  if (variables_.empty()) fail(pc, {}, "%s of threadgroup memory by a kernel that has none", what);
   if (!in) {
     const Variable* near = &variables_[0];
     for (const Variable& v : variables_) {
@@ -68,8 +69,10 @@ void Worker::access(std::uintptr_t address, std::size_t bytes, Access access, co
     return offset < size && offset + bytes <= size;
   };
   if (within(current->stack, kStack)) return;
-  if (within(arena_, kArena))
+  if (within(arena_, kArena)) {
     return access_threadgroup(address - reinterpret_cast<std::uintptr_t>(arena_), bytes, access, pc);
+  }
+  // What the runtime lets the compiled headers see: lanes' values, a thread's context.
   if (within(simdgroups_.get(), sizeof(Simdgroup) * (kMaxThreads / 32)) ||
       within(fibers_.get(), sizeof(Fiber) * kMaxThreads) || within(this, sizeof *this)) {
     return;
@@ -79,10 +82,11 @@ void Worker::access(std::uintptr_t address, std::size_t bytes, Access access, co
     if (write) fail(pc, {}, "write to a constant of the program");
     return;
   }
-  if (within(stacks_, kStack * kMaxThreads))
+  if (within(stacks_, kStack * kMaxThreads)) {
     fail(pc, {}, "%s of another thread's private memory", write ? "write" : "read");
-  const std::string wrong = device_->touch(address, bytes, access, accessor(true));
-  if (!wrong.empty()) fail(pc, {}, "%s", wrong.c_str());
+  }
+  const char* wrong = device_->touch(address, bytes, access, accessor(true), pc);
+  if (wrong) fail(pc, {}, "%s", wrong);
 }
 
 }  // namespace metalsim

@@ -57,13 +57,16 @@ extern "C" {
   }                                                                   \
   void __tsan_##prefix##volatile_read##n(void* a) { ON(a, n, read); } \
   void __tsan_##prefix##volatile_write##n(void* a) { ON(a, n, write); }
-#define BOTH(n) ACCESSES(, n) ACCESSES(unaligned_, n)
+#define BOTH(n) \
+  ACCESSES(, n) \
+  ACCESSES(unaligned_, n)
 BOTH(1)
-BOTH(2) BOTH(4) BOTH(8) BOTH(16)
+BOTH(2)
+BOTH(4)
+BOTH(8)
+BOTH(16)
 
-    void __tsan_read_range(void* a, std::size_t n) {
-  ON(a, n, read);
-}
+void __tsan_read_range(void* a, std::size_t n) { ON(a, n, read); }
 void __tsan_write_range(void* a, std::size_t n) { ON(a, n, write); }
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -203,10 +203,18 @@ constexpr V make_vector(A... a) {
   typedef T T##2 __attribute__((ext_vector_type(2))); \
   typedef T T##3 __attribute__((ext_vector_type(3))); \
   typedef T T##4 __attribute__((ext_vector_type(4)));
-#define MSL_ALL_VECTORS                                                                                       \
-  MSL_VECTORS_OF(char)                                                                                        \
-  MSL_VECTORS_OF(uchar) MSL_VECTORS_OF(short) MSL_VECTORS_OF(ushort) MSL_VECTORS_OF(int) MSL_VECTORS_OF(uint) \
-      MSL_VECTORS_OF(long) MSL_VECTORS_OF(ulong) MSL_VECTORS_OF(half) MSL_VECTORS_OF(float) MSL_VECTORS_OF(bool)
+#define MSL_ALL_VECTORS  \
+  MSL_VECTORS_OF(char)   \
+  MSL_VECTORS_OF(uchar)  \
+  MSL_VECTORS_OF(short)  \
+  MSL_VECTORS_OF(ushort) \
+  MSL_VECTORS_OF(int)    \
+  MSL_VECTORS_OF(uint)   \
+  MSL_VECTORS_OF(long)   \
+  MSL_VECTORS_OF(ulong)  \
+  MSL_VECTORS_OF(half)   \
+  MSL_VECTORS_OF(float)  \
+  MSL_VECTORS_OF(bool)
 MSL_ALL_VECTORS
 namespace metal {
 MSL_ALL_VECTORS
