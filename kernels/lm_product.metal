@@ -7,14 +7,16 @@
 // host_names: <kernel>_<format>_<tile>
 //   format  b4_bf16 b4_f16 b8_bf16 b8_f16 (quantized; type of scales and biases) or bf16 (not quantized)
 //   tile    r1_c1 r2_c1 r4_c1: a simdgroup computes that many slots of one column; grid.y = columns.
-//           h4_c1: the same as r4_c1 with each half of a simdgroup at two slots: fewer registers, up to 1024 threads.
 //           c8: a simdgroup computes 4 slots of up to 8 columns; grid.y = ceil(columns / 8). split = 1.
-//   qmv has all but h4_c1, qkv r2_c1 r4_c1 h4_c1 c8, attend_project r1_c1 r2_c1. With r4_c1 and c8 at most 512 threads.
+//   qmv has all four, qkv r2_c1 r4_c1 c8, attend_project r1_c1 r2_c1. With r4_c1 and c8 at most 512 threads.
 //
-// Work: a threadgroup of S simdgroups (threads = 32 S, S <= 32) computes (S / split) * (rows of the tile) slots; grid.x =
-// ceil(N / that). `split` simdgroups (a divisor of S) share each row's K. Any S and split is right; which is fast is for
-// the host to find out. A slot is a row of W; with SwiGLU even slots are gates and odd ones their values, so the slots of
-// a threadgroup must be even in number. For qkv they must be even, and for an int8 ring a multiple of head_dim.
+// Work: a threadgroup of S simdgroups (threads = 32 S, S <= 32) computes (S / split) * (slots of the tile) slots in each
+// of its `passes`; grid.x = ceil(N / (that * passes)). `split` simdgroups (a divisor of S) share each row's K. x is
+// staged once for all passes where K <= 4096 (512 with c8). attend_project has no passes. Any S, split and passes is
+// right; which is fast is for the host to find out.
+// A slot is a row of W; with SwiGLU even slots are gates and odd ones their values. The slots of a pass must be even in
+// number for SwiGLU and for qkv; with an int8 ring those of a threadgroup must be a multiple of head_dim, and at most
+// 1024 (128 with c8).
 //
 // W: quantized [N, K] as 16-byte blocks of 32 (b4) or 16 (b8) values, lowest bits first, w = scale * q + bias with scales
 // and biases 16-bit [N, K / group], K a multiple of the group (32 or 64: p.group_shift 5 or 6); or bfloat [N, K], K a
@@ -37,6 +39,7 @@ struct ProductParams {
   int columns;
   int group_shift;  // log2(group size)
   int split;
+  int passes;
   int epilogue;     // 0: y = , 1: y +=, 2: SwiGLU, y [columns, n / 2]
   int norm;         // 1: RMSNorm with buffer 1
 };
@@ -47,6 +50,7 @@ struct QkvParams {
   int columns;
   int group_shift;
   int split;
+  int passes;
   int norm;
   int heads;
   int head_dim;
@@ -83,25 +87,41 @@ constexpr METAL_FUNC int block_values(int bits) {
   return 128 / bits;
 }
 
+/// The powers of two into whose mantissas quantized values are put, in registers: an instruction can mask a word and
+/// fill in the exponent at once, but then the exponent is no constant. So the compiler must not know that `zero` is 0.
+struct Powers {
+  uint of_4096, of_256, of_16, of_2048, of_128;
+};
+
+METAL_FUNC Powers powers(uint zero) {
+  Powers p;
+  p.of_4096 = 0x45800000u + zero;
+  p.of_256 = 0x43800000u + zero;
+  p.of_16 = 0x41800000u + zero;
+  p.of_2048 = 0x45000000u + zero;
+  p.of_128 = 0x43000000u + zero;
+  return p;
+}
+
 /// 8 values of 4 bits (+ 4096, 256, 16, 2048, 128, 4096, 256, 16), 4 values of 8 bits (+ 256), or 4 bfloats from two words.
 template <int BITS>
-METAL_FUNC void decode(uint word, uint next, thread float* v) {
+METAL_FUNC void decode(uint word, uint next, thread const Powers& p, thread float* v) {
   if (BITS == 4) {
     const uint low = word << 11;
     const uint high = word >> 9;
-    v[0] = as_type<float>((low & 0x00007800u) | 0x45800000u);
-    v[1] = as_type<float>((low & 0x00078000u) | 0x43800000u);
-    v[2] = as_type<float>((low & 0x00780000u) | 0x41800000u);
-    v[3] = as_type<float>((word & 0x0000F000u) | 0x45000000u);
-    v[4] = as_type<float>((word & 0x000F0000u) | 0x43000000u);
-    v[5] = as_type<float>((high & 0x00007800u) | 0x45800000u);
-    v[6] = as_type<float>((high & 0x00078000u) | 0x43800000u);
-    v[7] = as_type<float>((high & 0x00780000u) | 0x41800000u);
+    v[0] = as_type<float>((low & 0x00007800u) | p.of_4096);
+    v[1] = as_type<float>((low & 0x00078000u) | p.of_256);
+    v[2] = as_type<float>((low & 0x00780000u) | p.of_16);
+    v[3] = as_type<float>((word & 0x0000F000u) | p.of_2048);
+    v[4] = as_type<float>((word & 0x000F0000u) | p.of_128);
+    v[5] = as_type<float>((high & 0x00007800u) | p.of_4096);
+    v[6] = as_type<float>((high & 0x00078000u) | p.of_256);
+    v[7] = as_type<float>((high & 0x00780000u) | p.of_16);
   } else if (BITS == 8) {
-    v[0] = as_type<float>(((word << 15) & 0x007F8000u) | 0x43800000u);
-    v[1] = as_type<float>(((word << 7) & 0x007F8000u) | 0x43800000u);
-    v[2] = as_type<float>(((word >> 1) & 0x007F8000u) | 0x43800000u);
-    v[3] = as_type<float>(((word >> 9) & 0x007F8000u) | 0x43800000u);
+    v[0] = as_type<float>(((word << 15) & 0x007F8000u) | p.of_256);
+    v[1] = as_type<float>(((word << 7) & 0x007F8000u) | p.of_256);
+    v[2] = as_type<float>(((word >> 1) & 0x007F8000u) | p.of_256);
+    v[3] = as_type<float>(((word >> 9) & 0x007F8000u) | p.of_256);
   } else {
     v[0] = as_type<float>(word << 16);
     v[1] = as_type<float>(word & 0xFFFF0000u);
@@ -152,7 +172,7 @@ METAL_FUNC void fetch(device const uint4* w, device const ushort* scales, device
 /// total[r * C + c] += blocks of row r times the staged blocks `step` of column c.
 template <int BITS, bool HALF, int R, int C, int LANES>
 METAL_FUNC void multiply(thread const Blocks<R>& blocks, threadgroup const float4* xs, threadgroup const float2* sums,
-                         int step, int lane, thread float* total) {
+                         int step, int lane, thread const Powers& p, thread float* total) {
   constexpr int QUADS = block_values(BITS) / 4;
   constexpr int UNIT = BITS == 4 ? 8 : 4;  // values that are decoded together
   constexpr int UNIT_WORDS = BITS == 16 ? 2 : 1;
@@ -179,7 +199,7 @@ METAL_FUNC void multiply(thread const Blocks<R>& blocks, threadgroup const float
     for (int r = 0; r < R; r++) {
       const uint4 q = blocks.words[r];
       const uint words[4] = {q.x, q.y, q.z, q.w};
-      decode<BITS>(words[u * UNIT_WORDS], words[(u * UNIT_WORDS + 1) % 4], v[r]);
+      decode<BITS>(words[u * UNIT_WORDS], words[(u * UNIT_WORDS + 1) % 4], p, v[r]);
     }
 #pragma unroll
     for (int quad = 0; quad < UNIT / 4; quad++) {
@@ -215,17 +235,34 @@ METAL_FUNC void stage(device const float* x, device const float* weight, bool no
   constexpr int STEP = LANES * block_values(BITS);
   const int end = min(CHUNK / C, (k - k0 + STEP - 1) / STEP * STEP);
   for (int c = 0; c < C; c++) {
-    for (int i = lid; i < end / 4; i += threads) {
-      const int at = k0 + 4 * i;
-      float4 v = float4(0.0f);
-      if (c < columns && at < k) {
-        v = *(device const float4*)(x + size_t(c) * size_t(k) + size_t(at));
-        if (norm) {
-          squares[c] += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-          v = v * *(device const float4*)(weight + at);
+    device const float* column = x + size_t(c) * size_t(k);
+    for (int first = lid; first < end / 4; first += 4 * threads) {
+      float4 v[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const int at = k0 + 4 * (first + j * threads);
+        v[j] = c < columns && at < k ? *(device const float4*)(column + at) : float4(0.0f);
+      }
+      if (norm) {
+        float4 factors[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          const int at = k0 + 4 * (first + j * threads);
+          factors[j] = at < k ? *(device const float4*)(weight + at) : float4(0.0f);
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          if (first + j * threads < end / 4) {
+            squares[c] += v[j].x * v[j].x + v[j].y * v[j].y + v[j].z * v[j].z + v[j].w * v[j].w;
+          }
+          v[j] = v[j] * factors[j];
         }
       }
-      xs[c * COLUMN + staged<BITS, LANES>(i)] = v;
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const int i = first + j * threads;
+        if (i < end / 4) xs[c * COLUMN + staged<BITS, LANES>(i)] = v[j];
+      }
     }
   }
 }
@@ -262,7 +299,7 @@ METAL_FUNC float lanes_sum(float v) {
 }
 
 /// results[(sg * rows of a simdgroup + row) * C + c]: what each simdgroup has of its rows.
-template <int BITS, bool HALF, int R, int C, int LANES>
+template <int R, int C, int LANES>
 METAL_FUNC void reduce(thread float* total, int lane, int sg, threadgroup float* results) {
   constexpr int HALVES = 32 / LANES;
   for (int r = 0; r < R; r++) {
@@ -290,48 +327,76 @@ METAL_FUNC float norm_factor(threadgroup const float* squares, int simdgroups, i
   return metal::precise::rsqrt(sum / float(k) + 1e-8f);
 }
 
-/// Everything up to the parts of the results and of the squares; ends with a barrier.
+/// What a thread knows of its work.
+template <int R>
+struct Work {
+  int lid, threads, lane, sg;
+  int k, group_shift, split, columns;
+  bool norm;
+  int rows[R];    // of W, in this pass
+  Blocks<R> next;  // the first ones of this pass
+};
+
+/// A pass: everything up to the parts of the results and of the squares. Begins and ends with a barrier. Unless it is
+/// the last, leaves the first blocks of the rows `then` in work.next.
 template <int BITS, bool HALF, int R, int C, int LANES>
-METAL_FUNC void product(device const float* x, device const float* weight, bool norm, device const uint4* w,
-                        device const ushort* scales, device const ushort* biases, thread const int* rows, int k,
-                        int columns, int group_shift, int split, int lid, int threads, int lane, int sg,
-                        threadgroup float4* xs, threadgroup float2* sums, threadgroup float* results,
-                        threadgroup float* squares) {
+METAL_FUNC void product(device const float* x, device const float* weight, device const uint4* w,
+                        device const ushort* scales, device const ushort* biases, thread Work<R>& work, bool first_pass,
+                        bool last_pass, thread const int* then, threadgroup float4* xs, threadgroup float2* sums,
+                        threadgroup float* results, threadgroup float* squares) {
   constexpr int STEP = LANES * block_values(BITS);
   constexpr int CHUNK_STEPS = CHUNK / C / STEP;
+  const int k = work.k;
   const int steps = (k + STEP - 1) / STEP;
-  const int own = lane % LANES;
+  const int own = work.lane % LANES;
+  const int part = work.sg % work.split;
+  const Powers p = powers(uint(work.split) >> 31);
   float total[R * C];
   float square[C];
   for (int i = 0; i < R * C; i++) total[i] = 0.0f;
   for (int c = 0; c < C; c++) square[c] = 0.0f;
-  Blocks<R> next;
-  int step = sg % split;
-  if (step < steps) fetch<BITS, R>(w, scales, biases, rows, k, group_shift, step * LANES + own, next);
+  int step = part;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int first = 0; first < steps; first += CHUNK_STEPS) {
-    if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
-    stage<BITS, C, LANES>(x, weight, norm, k, columns, first * STEP, lid, threads, xs, square);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    if (BITS != 16) {
-      sum_blocks<BITS, C, LANES>(k, first * STEP, lid, threads, xs, sums);
+    if (first_pass || steps > CHUNK_STEPS) {
+      if (first > 0) threadgroup_barrier(mem_flags::mem_threadgroup);
+      stage<BITS, C, LANES>(x, weight, work.norm, k, work.columns, first * STEP, work.lid, work.threads, xs, square);
       threadgroup_barrier(mem_flags::mem_threadgroup);
-    }
-    for (; step < min(steps, first + CHUNK_STEPS); step += split) {
-      const Blocks<R> now = next;
-      if (step + split < steps) {
-        fetch<BITS, R>(w, scales, biases, rows, k, group_shift, (step + split) * LANES + own, next);
+      if (BITS != 16) {
+        sum_blocks<BITS, C, LANES>(k, first * STEP, work.lid, work.threads, xs, sums);
+        threadgroup_barrier(mem_flags::mem_threadgroup);
       }
-      multiply<BITS, HALF, R, C, LANES>(now, xs, sums, step - first, own, total);
+    }
+    for (; step < min(steps, first + CHUNK_STEPS); step += work.split) {
+      const Blocks<R> now = work.next;
+      const bool last = step + work.split >= steps;
+      if (last) {
+        for (int r = 0; r < R; r++) work.rows[r] = then[r];
+      }
+      if (!last || !last_pass) {
+        fetch<BITS, R>(w, scales, biases, work.rows, k, work.group_shift,
+                       (last ? part : step + work.split) * LANES + own, work.next);
+      }
+      multiply<BITS, HALF, R, C, LANES>(now, xs, sums, step - first, own, p, total);
     }
   }
-  reduce<BITS, HALF, R, C, LANES>(total, lane, sg, results);
-  if (norm) {
+  reduce<R, C, LANES>(total, work.lane, work.sg, results);
+  if (work.norm && first_pass) {
     for (int c = 0; c < C; c++) {
       const float v = simd_sum(square[c]);
-      if (lane == 0) squares[sg * C + c] = v;
+      if (work.lane == 0) squares[work.sg * C + c] = v;
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
+}
+
+/// The lane's rows of W for the slots from slot0 on.
+template <int R, int LANES>
+METAL_FUNC void rows_of(int slot0, int n, bool swiglu, int lane, int sg, int split, thread int* rows) {
+  for (int r = 0; r < R; r++) {
+    const int slot = min(n - 1, slot0 + sg / split * R * (32 / LANES) + r * (32 / LANES) + lane / LANES);
+    rows[r] = swiglu ? slot / 2 + slot % 2 * (n / 2) : slot;
+  }
 }
 
 template <int BITS, bool HALF, int R, int C, int LANES>
@@ -354,38 +419,55 @@ template <int BITS, bool HALF, int R, int C, int LANES>
   threadgroup float results[32 * ROWS * C];
   threadgroup float squares[32 * C];
   const int slots = int(simdgroups) / p.split * ROWS;
-  const int slot0 = int(tgid.x) * slots;
   const int first = int(tgid.y) * C;
   const int columns = min(C, p.columns - first);
   const bool swiglu = p.epilogue == 2;
-
-  int rows[R];
-  for (int r = 0; r < R; r++) {
-    const int slot = min(p.n - 1, slot0 + int(sg) / p.split * ROWS + r * (32 / LANES) + int(lane) / LANES);
-    rows[r] = swiglu ? slot / 2 + slot % 2 * (p.n / 2) : slot;
-  }
-  product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, p.norm != 0, w, scales, biases, rows, p.k,
-                                   columns, p.group_shift, p.split, int(lid), int(simdgroups) * 32, int(lane), int(sg),
-                                   xs, sums, results, squares);
-
   const int outputs = swiglu ? slots / 2 : slots;
   const int width = swiglu ? p.n / 2 : p.n;
-  for (int i = int(lid); i < outputs * columns; i += int(simdgroups) * 32) {
-    const int c = i / outputs;
-    const int slot = i % outputs;
-    const int n = (swiglu ? slot0 / 2 : slot0) + slot;
-    if (n >= width) continue;
-    const float factor = p.norm != 0 ? norm_factor<C>(squares, int(simdgroups), c, p.k) : 1.0f;
-    const size_t at = size_t(first + c) * size_t(width) + size_t(n);
-    if (swiglu) {
-      const float gate = factor * result<R, C, LANES>(results, 2 * slot, c, p.split);
-      const float value = factor * result<R, C, LANES>(results, 2 * slot + 1, c, p.split);
-      y[at] = gate / (1.0f + metal::precise::exp(-gate)) * value;
-    } else {
-      const float v = factor * result<R, C, LANES>(results, slot, c, p.split);
-      y[at] = p.epilogue == 1 ? y[at] + v : v;
+  int slot0 = int(tgid.x) * p.passes * slots;
+  const int end = min(p.n, slot0 + p.passes * slots);
+
+  Work<R> work;
+  work.lid = int(lid);
+  work.threads = int(simdgroups) * 32;
+  work.lane = int(lane);
+  work.sg = int(sg);
+  work.k = p.k;
+  work.group_shift = p.group_shift;
+  work.split = p.split;
+  work.columns = columns;
+  work.norm = p.norm != 0;
+  rows_of<R, LANES>(slot0, p.n, swiglu, work.lane, work.sg, p.split, work.rows);
+  fetch<BITS, R>(w, scales, biases, work.rows, p.k, p.group_shift, work.sg % p.split * LANES + work.lane % LANES,
+                 work.next);
+  for (bool first_pass = true; slot0 < end; slot0 += slots, first_pass = false) {
+    int then[R];
+    rows_of<R, LANES>(slot0 + slots, p.n, swiglu, work.lane, work.sg, p.split, then);
+    product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, w, scales, biases, work, first_pass,
+                                     slot0 + slots >= end, then, xs, sums, results, squares);
+    for (int i = work.lid; i < outputs * columns; i += work.threads) {
+      const int c = i / outputs;
+      const int slot = i % outputs;
+      const int n = (swiglu ? slot0 / 2 : slot0) + slot;
+      if (n >= width) continue;
+      const float factor = work.norm ? norm_factor<C>(squares, int(simdgroups), c, p.k) : 1.0f;
+      const size_t at = size_t(first + c) * size_t(width) + size_t(n);
+      if (swiglu) {
+        const float gate = factor * result<R, C, LANES>(results, 2 * slot, c, p.split);
+        const float value = factor * result<R, C, LANES>(results, 2 * slot + 1, c, p.split);
+        y[at] = gate / (1.0f + metal::precise::exp(-gate)) * value;
+      } else {
+        const float v = factor * result<R, C, LANES>(results, slot, c, p.split);
+        y[at] = p.epilogue == 1 ? y[at] + v : v;
+      }
     }
   }
+}
+
+/// Slot of the j-th of `count` visible positions.
+METAL_FUNC int slot_of(int j, int count, int kv_slot, int slots) {
+  const int slot = kv_slot - (count - 1 - j);
+  return slot < 0 ? slot + slots : slot;
 }
 
 /// Row `slot` of one head's keys (part 1) or values (part 2).
@@ -417,94 +499,128 @@ template <int BITS, bool HALF, int R, int C, int LANES>
   threadgroup float2 sums[CHUNK / block_values(BITS)];
   threadgroup float results[32 * ROWS * C];
   threadgroup float squares[32 * C];
+  threadgroup float heads[1024];  // int8: rotated keys and values [columns][own]
   const int slots = int(simdgroups) / p.split * ROWS;
-  const int slot0 = int(tgid.x) * slots;
   const int first = int(tgid.y) * C;
   const int columns = min(C, p.columns - first);
+  const int own = p.passes * slots;
+  const int own0 = int(tgid.x) * own;
+  const int end = min(p.n, own0 + own);
+  int slot0 = own0;
 
-  int rows[R];
-  for (int r = 0; r < R; r++) {
-    rows[r] = min(p.n - 1, slot0 + int(sg) / p.split * ROWS + r * (32 / LANES) + int(lane) / LANES);
-  }
-  product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, p.norm != 0, w, scales, biases, rows, p.k,
-                                   columns, p.group_shift, p.split, int(lid), int(simdgroups) * 32, int(lane), int(sg),
-                                   xs, sums, results, squares);
+  Work<R> work;
+  work.lid = int(lid);
+  work.threads = int(simdgroups) * 32;
+  work.lane = int(lane);
+  work.sg = int(sg);
+  work.k = p.k;
+  work.group_shift = p.group_shift;
+  work.split = p.split;
+  work.columns = columns;
+  work.norm = p.norm != 0;
+  rows_of<R, LANES>(slot0, p.n, false, work.lane, work.sg, p.split, work.rows);
+  fetch<BITS, R>(w, scales, biases, work.rows, p.k, p.group_shift, work.sg % p.split * LANES + work.lane % LANES,
+                 work.next);
+  for (bool first_pass = true; slot0 < end; slot0 += slots, first_pass = false) {
+    int then[R];
+    rows_of<R, LANES>(slot0 + slots, p.n, false, work.lane, work.sg, p.split, then);
+    product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, w, scales, biases, work, first_pass,
+                                     slot0 + slots >= end, then, xs, sums, results, squares);
 
-  // Pairs: rotated, and stored unless they wait for the scale of their head.
-  threadgroup float* heads = (threadgroup float*)xs;  // [columns][slots], read after the barrier
-  for (int i = int(lid); i < slots / 2 * columns; i += int(simdgroups) * 32) {
-    const int c = i / (slots / 2);
-    const int slot = i % (slots / 2) * 2;
-    const int n = slot0 + slot;
-    const int part = n / (p.heads * p.head_dim);
-    const int head = n / p.head_dim % p.heads;
-    const int dim = n % p.head_dim;
-    if (n >= p.n) continue;
-    const float factor = p.norm != 0 ? norm_factor<C>(squares, int(simdgroups), c, p.k) : 1.0f;
-    float even = factor * result<R, C, LANES>(results, slot, c, p.split);
-    float odd = factor * result<R, C, LANES>(results, slot + 1, c, p.split);
-    if (part < 2 && p.rotary != 0) {
-      const size_t angle = (size_t(first + c) * size_t(p.head_dim / 2) + size_t(dim / 2)) * 2;
-      const float cosine = angles[angle];
-      const float sine = angles[angle + 1];
-      const float turned = even * cosine - odd * sine;
-      odd = even * sine + odd * cosine;
-      even = turned;
-    }
-    const int kv_slot = at[first + c].kv_slot;
-    if (part == 0) {
-      device float* out = q + (size_t(first + c) * size_t(p.heads) + size_t(head)) * size_t(p.head_dim) + size_t(dim);
-      out[0] = even;
-      out[1] = odd;
-    } else if (p.kv_bits == 32) {
-      device float* out = (device float*)ring_row(pages, kv_slot, part, p.heads, head, p.head_dim, 4, p.offset) + dim;
-      out[0] = even;
-      out[1] = odd;
-    } else if (p.kv_bits == 16) {
-      device bfloat* out = (device bfloat*)ring_row(pages, kv_slot, part, p.heads, head, p.head_dim, 2, p.offset) + dim;
-      out[0] = bfloat(even);
-      out[1] = bfloat(odd);
-    } else {
-      heads[c * slots + slot] = even;
-      heads[c * slots + slot + 1] = odd;
+    // Pairs: rotated, and stored unless they wait for the scale of their head.
+    for (int i = work.lid; i < slots / 2 * columns; i += work.threads) {
+      const int c = i / (slots / 2);
+      const int slot = i % (slots / 2) * 2;
+      const int n = slot0 + slot;
+      const int part = n / (p.heads * p.head_dim);
+      const int head = n / p.head_dim % p.heads;
+      const int dim = n % p.head_dim;
+      if (n >= p.n) continue;
+      const float factor = work.norm ? norm_factor<C>(squares, int(simdgroups), c, p.k) : 1.0f;
+      float even = factor * result<R, C, LANES>(results, slot, c, p.split);
+      float odd = factor * result<R, C, LANES>(results, slot + 1, c, p.split);
+      if (part < 2 && p.rotary != 0) {
+        const size_t angle = (size_t(first + c) * size_t(p.head_dim / 2) + size_t(dim / 2)) * 2;
+        const float cosine = angles[angle];
+        const float sine = angles[angle + 1];
+        const float turned = even * cosine - odd * sine;
+        odd = even * sine + odd * cosine;
+        even = turned;
+      }
+      if (part == 0) {
+        device float* out = q + (size_t(first + c) * size_t(p.heads) + size_t(head)) * size_t(p.head_dim) + size_t(dim);
+        out[0] = even;
+        out[1] = odd;
+        continue;
+      }
+      device uchar* row =
+          ring_row(pages, at[first + c].kv_slot, part, p.heads, head, p.head_dim, p.kv_bits / 8, p.offset);
+      if (p.kv_bits == 32) {
+        device float* out = (device float*)row + dim;
+        out[0] = even;
+        out[1] = odd;
+      } else if (p.kv_bits == 16) {
+        device bfloat* out = (device bfloat*)row + dim;
+        out[0] = bfloat(even);
+        out[1] = bfloat(odd);
+      } else {
+        heads[c * own + n - own0] = even;
+        heads[c * own + n - own0 + 1] = odd;
+      }
     }
   }
   if (p.kv_bits != 8) return;
 
   // A simdgroup for every key or value of a head: int8 of the largest magnitude / 127.
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  const int owned = slots / p.head_dim;
-  for (int i = int(sg); i < owned * columns; i += int(simdgroups)) {
-    const int c = i / owned;
-    const int n = slot0 + i % owned * p.head_dim;
+  for (int i = work.sg; i < own / p.head_dim * columns; i += int(simdgroups)) {
+    const int c = i % columns;
+    const int n = own0 + i / columns * p.head_dim;
     const int part = n / (p.heads * p.head_dim);
     const int head = n / p.head_dim % p.heads;
     if (n >= p.n || part == 0) continue;
-    threadgroup const float* values = heads + c * slots + i % owned * p.head_dim;
+    threadgroup const float* values = heads + c * own + n - own0;
     float largest = 0.0f;
-    for (int dim = int(lane); dim < p.head_dim; dim += 32) largest = max(largest, metal::fabs(values[dim]));
+    for (int dim = work.lane; dim < p.head_dim; dim += 32) largest = max(largest, metal::fabs(values[dim]));
     largest = simd_max(largest);
     const bool nothing = largest < 1e-35f;  // 127 / largest would overflow
     const float inverse = nothing ? 0.0f : 127.0f / largest;
     const int kv_slot = at[first + c].kv_slot;
     device uchar* out = ring_row(pages, kv_slot, part, p.heads, head, p.head_dim, 1, p.offset);
-    for (int dim = int(lane); dim < p.head_dim; dim += 32) out[dim] = uchar(int(metal::rint(values[dim] * inverse)) & 255);
+    for (int dim = work.lane; dim < p.head_dim; dim += 32) {
+      out[dim] = uchar(int(metal::rint(values[dim] * inverse)) & 255);
+    }
     if (lane == 0) {
-      device float* of_heads = (device float*)(pages[kv_slot / 32] + p.offset + size_t(p.heads * 64) * size_t(p.head_dim));
+      const size_t scales_at = size_t(p.offset) + size_t(p.heads * 64) * size_t(p.head_dim);
+      device float* of_heads = (device float*)(pages[kv_slot / 32] + scales_at);
       of_heads[((part - 1) * p.heads + head) * 32 + kv_slot % 32] = nothing ? 0.0f : largest / 127.0f;
     }
   }
 }
 
-/// Head `head` of softmax(q k^T / sqrt(head_dim)) v over at most 32 positions, by one simdgroup, into the staged x.
+/// Head `head` of softmax(q k^T / sqrt(head_dim)) v over at most 32 positions, by one simdgroup, into the staged x. Two
+/// pages hold them all. The first values are fetched before the weights are known.
 template <int BITS>
-METAL_FUNC void attend_head(device const float* q, device uchar* const device* pages, int kv_slot, int count, int head,
-                            int lane, constant AttendProjectParams& p, threadgroup float4* xs) {
-  const int own = min(lane, count - 1);
-  const int slot = kv_slot - (count - 1 - own);
-  device const uint4* key =
-      (device const uint4*)ring_row(pages, slot < 0 ? slot + p.slots : slot, 1, p.heads, head, p.head_dim, 2, p.offset);
+METAL_FUNC void attend_head(device const float* q, device const uchar* first_page, device const uchar* last_page,
+                            int kv_slot, int count, int head, int lane, constant AttendProjectParams& p,
+                            threadgroup float4* xs) {
+  constexpr int EARLY = 16;
+  const int row_bytes = 2 * p.head_dim;
+  const size_t keys = size_t(p.offset) + size_t(head * 32) * size_t(row_bytes);
+  const size_t values = keys + size_t(p.heads * 32) * size_t(row_bytes);
+  uint early[EARLY];
+#pragma unroll
+  for (int i = 0; i < EARLY; i++) {
+    const int slot = slot_of(min(i, count - 1), count, kv_slot, p.slots);
+    device const uchar* page = slot / 32 == kv_slot / 32 ? last_page : first_page;
+    early[i] = *(device const uint*)(page + values + size_t(slot % 32 * row_bytes + 4 * min(lane, p.head_dim / 2 - 1)));
+  }
+
+  const int slot = slot_of(min(lane, count - 1), count, kv_slot, p.slots);
+  device const uint4* key = (device const uint4*)((slot / 32 == kv_slot / 32 ? last_page : first_page) + keys +
+                                                  size_t(slot % 32 * row_bytes));
   float score = 0.0f;
+#pragma unroll 8
   for (int i = 0; i < p.head_dim / 8; i++) {
     const uint4 k = key[i];
     const float4 a = *(device const float4*)(q + head * p.head_dim + 8 * i);
@@ -518,15 +634,24 @@ METAL_FUNC void attend_head(device const float* q, device uchar* const device* p
   const float largest = simd_max(score);
   const float weight = lane < count ? metal::precise::exp(score - largest) : 0.0f;
   const float share = weight / simd_sum(weight);
+
   for (int first = 0; first < p.head_dim; first += 64) {
     const int dim = min(first + 2 * lane, p.head_dim - 2);
     float even = 0.0f;
     float odd = 0.0f;
+    if (first == 0) {
+#pragma unroll
+      for (int i = 0; i < EARLY; i++) {
+        const float s = simd_shuffle(share, ushort(i));  // 0 from `count` on
+        even += s * as_type<float>(early[i] << 16);
+        odd += s * as_type<float>(early[i] & 0xFFFF0000u);
+      }
+    }
 #pragma unroll 4
-    for (int i = 0; i < count; i++) {
-      const int at = kv_slot - (count - 1 - i);
-      device uchar* row = ring_row(pages, at < 0 ? at + p.slots : at, 2, p.heads, head, p.head_dim, 2, p.offset);
-      const uint v = *(device const uint*)(row + 2 * dim);
+    for (int i = first == 0 ? EARLY : 0; i < count; i++) {
+      const int at = slot_of(i, count, kv_slot, p.slots);
+      device const uchar* page = at / 32 == kv_slot / 32 ? last_page : first_page;
+      const uint v = *(device const uint*)(page + values + size_t(at % 32 * row_bytes + 2 * dim));
       const float s = simd_shuffle(share, ushort(i));
       even += s * as_type<float>(v << 16);
       odd += s * as_type<float>(v & 0xFFFF0000u);
@@ -574,8 +699,11 @@ template <int BITS, bool HALF, int R>
   if (step < steps) fetch<BITS, R>(w, scales, biases, rows, p.k, p.group_shift, step * 32 + int(lane), next);
 
   const int count = int(at->position - at->first_visible) + 1;
+  const int kv_slot = at->kv_slot;
+  device const uchar* first_page = pages[slot_of(0, count, kv_slot, p.slots) / 32];
+  device const uchar* last_page = pages[kv_slot / 32];
   for (int head = int(sg); head < p.heads; head += int(simdgroups)) {
-    attend_head<BITS>(q, pages, at->kv_slot, count, head, int(lane), p, xs);
+    attend_head<BITS>(q, first_page, last_page, kv_slot, count, head, int(lane), p, xs);
   }
   for (int i = p.k / 4 + int(lid); i < steps * STEP / 4; i += threads) xs[staged<BITS, 32>(i)] = float4(0.0f);
   threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -583,14 +711,15 @@ template <int BITS, bool HALF, int R>
     sum_blocks<BITS, 1, 32>(p.k, 0, int(lid), threads, xs, sums);
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
+  const Powers of_powers = powers(uint(p.split) >> 31);
   for (; step < steps; step += p.split) {
     const Blocks<R> now = next;
     if (step + p.split < steps) {
       fetch<BITS, R>(w, scales, biases, rows, p.k, p.group_shift, (step + p.split) * 32 + int(lane), next);
     }
-    multiply<BITS, HALF, R, 1, 32>(now, xs, sums, step, int(lane), total);
+    multiply<BITS, HALF, R, 1, 32>(now, xs, sums, step, int(lane), of_powers, total);
   }
-  reduce<BITS, HALF, R, 1, 32>(total, int(lane), int(sg), results);
+  reduce<R, 1, 32>(total, int(lane), int(sg), results);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int i = int(lid); i < min(slots, p.n - slot0); i += threads) {
     y[slot0 + i] += result<R, 1, 32>(results, i, 0, p.split);
@@ -610,8 +739,6 @@ template <int BITS, bool HALF, int R>
       qkv<bits, is_half, 2, 1, 32>;                                                                                   \
   template [[host_name("qkv_" format "_r4_c1")]] [[kernel]] decltype(qkv<bits, is_half, 4, 1, 32>)                    \
       qkv<bits, is_half, 4, 1, 32>;                                                                                   \
-  template [[host_name("qkv_" format "_h4_c1")]] [[kernel]] decltype(qkv<bits, is_half, 2, 1, 16>)                    \
-      qkv<bits, is_half, 2, 1, 16>;                                                                                   \
   template [[host_name("qkv_" format "_c8")]] [[kernel]] decltype(qkv<bits, is_half, 2, 8, 16>)                       \
       qkv<bits, is_half, 2, 8, 16>;                                                                                   \
   template [[host_name("attend_project_" format "_r1_c1")]] [[kernel]] decltype(attend_project<bits, is_half, 1>)     \

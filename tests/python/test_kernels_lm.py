@@ -94,11 +94,11 @@ def silu(x: Array) -> Array:
     return x / (1 + np.exp(-x))
 
 
-ROWS = {"r1_c1": 1, "r2_c1": 2, "r4_c1": 4, "h4_c1": 4, "c8": 4}
+ROWS = {"r1_c1": 1, "r2_c1": 2, "r4_c1": 4, "c8": 4}
 
 
-def grid(n: int, columns: int, tile: str, simdgroups: int, split: int) -> tuple[int, int, int]:
-    rows = simdgroups // split * ROWS[tile]
+def grid(n: int, columns: int, tile: str, simdgroups: int, split: int, passes: int = 1) -> tuple[int, int, int]:
+    rows = simdgroups // split * ROWS[tile] * passes
     return (-(-n // rows), -(-columns // 8) if tile == "c8" else columns, 1)
 
 
@@ -110,28 +110,28 @@ def test_metal_would_accept(name: str) -> None:
 # lm_product: y = W norm(x)
 
 PROJECT = [
-    # format, group, n, k, columns, tile, simdgroups, split
-    ("b4_bf16", 64, 37, 1024, 1, "r1_c1", 2, 1),
-    ("b4_bf16", 64, 50, 2816, 1, "r2_c1", 4, 4),
-    ("b4_bf16", 64, 40, 4096 + 1088, 1, "r4_c1", 4, 2),
-    ("b4_bf16", 32, 33, 96, 3, "r2_c1", 2, 1),
-    ("b4_f16", 32, 21, 608, 1, "r4_c1", 3, 3),
-    ("b4_bf16", 64, 22, 1088, 19, "c8", 3, 1),
-    ("b4_f16", 64, 16, 64, 8, "c8", 2, 1),
-    ("b8_bf16", 64, 19, 704, 1, "r2_c1", 4, 2),
-    ("b8_bf16", 64, 12, 4096 + 64, 1, "r4_c1", 2, 1),
-    ("b8_f16", 32, 18, 1056, 3, "c8", 2, 1),
-    ("b8_f16", 32, 10, 160, 2, "r1_c1", 2, 2),
-    ("bf16", 64, 23, 520, 1, "r4_c1", 4, 4),
-    ("bf16", 64, 11, 4104, 1, "r1_c1", 4, 2),
-    ("bf16", 64, 14, 200, 8, "c8", 2, 1),
+    # format, group, n, k, columns, tile, simdgroups, split, passes
+    ("b4_bf16", 64, 37, 1024, 1, "r1_c1", 2, 1, 1),
+    ("b4_bf16", 64, 50, 2816, 1, "r2_c1", 4, 4, 3),
+    ("b4_bf16", 64, 40, 4096 + 1088, 1, "r4_c1", 4, 2, 2),
+    ("b4_bf16", 32, 33, 96, 3, "r2_c1", 2, 1, 1),
+    ("b4_f16", 32, 21, 608, 1, "r4_c1", 3, 3, 2),
+    ("b4_bf16", 64, 22, 1088, 19, "c8", 3, 1, 2),
+    ("b4_f16", 64, 16, 64, 8, "c8", 2, 1, 1),
+    ("b8_bf16", 64, 19, 704, 1, "r2_c1", 4, 2, 3),
+    ("b8_bf16", 64, 12, 4096 + 64, 1, "r4_c1", 2, 1, 1),
+    ("b8_f16", 32, 18, 1056, 3, "c8", 2, 1, 1),
+    ("b8_f16", 32, 10, 160, 2, "r1_c1", 2, 2, 1),
+    ("bf16", 64, 23, 520, 1, "r4_c1", 4, 4, 2),
+    ("bf16", 64, 11, 4104, 1, "r1_c1", 4, 2, 1),
+    ("bf16", 64, 14, 200, 8, "c8", 2, 1, 1),
 ]
 
 
 @pytest.mark.parametrize("epilogue", ["store", "add", "swiglu"])
 @pytest.mark.parametrize("case", PROJECT, ids=lambda c: "-".join(map(str, c)))
 def test_project(case: tuple, epilogue: str) -> None:
-    name, group, n, k, columns, tile, simdgroups, split = case
+    name, group, n, k, columns, tile, simdgroups, split, passes = case
     rng = np.random.default_rng(n + k)
     n += n % 2 if epilogue == "swiglu" else 0
     with_norm = epilogue != "add"
@@ -148,14 +148,14 @@ def test_project(case: tuple, epilogue: str) -> None:
     kind = ["store", "add", "swiglu"].index(epilogue)
     if epilogue == "swiglu" and simdgroups // split * ROWS[tile] % 2 == 1:
         simdgroups *= 2
-    params = struct.pack("7i", n, k, columns, w.group_shift, split, kind, int(with_norm))
+    params = struct.pack("8i", n, k, columns, w.group_shift, split, passes, kind, int(with_norm))
     results = []
     for order in ORDERS[: 3 if epilogue == "add" else 1]:
         y = before.copy()
         library("lm_product").run(
             f"qmv_{name}_{tile}",
             [fixed(x), fixed(weight), *w.buffers, y, params],
-            groups=grid(n, columns, tile, simdgroups, split),
+            groups=grid(n, columns, tile, simdgroups, split, passes),
             threads=32 * simdgroups,
             order=order,
         )
@@ -244,20 +244,21 @@ def columns_of(visible: list[tuple[int, int]], slots: int) -> Array:
 
 
 QKV = [
-    # format, kv bits, heads, head_dim, k, columns, tile, simdgroups, split, rotary
-    ("b4_bf16", 16, 2, 64, 320, 1, "r4_c1", 4, 1, True),
-    ("b4_bf16", 8, 2, 64, 192, 1, "r4_c1", 16, 1, True),
-    ("b8_bf16", 8, 1, 128, 128, 2, "h4_c1", 32, 1, True),
-    ("b4_f16", 32, 3, 24, 64, 3, "r2_c1", 4, 2, True),
-    ("bf16", 16, 2, 16, 72, 1, "r4_c1", 2, 1, False),
-    ("b4_bf16", 16, 2, 32, 128, 19, "c8", 2, 1, True),
-    ("b8_f16", 8, 2, 16, 64, 8, "c8", 8, 1, False),
+    # format, kv bits, heads, head_dim, k, columns, tile, simdgroups, split, rotary, passes
+    ("b4_bf16", 16, 2, 64, 320, 1, "r4_c1", 4, 1, True, 2),
+    ("b4_bf16", 8, 2, 64, 192, 1, "r4_c1", 16, 1, True, 1),
+    ("b8_bf16", 8, 1, 128, 128, 2, "r4_c1", 8, 1, True, 4),
+    ("b4_f16", 32, 3, 24, 64, 3, "r2_c1", 4, 2, True, 2),
+    ("bf16", 16, 2, 16, 72, 1, "r4_c1", 2, 1, False, 3),
+    ("b4_bf16", 16, 2, 32, 128, 19, "c8", 2, 1, True, 2),
+    ("b8_f16", 8, 2, 16, 64, 8, "c8", 8, 1, False, 2),
+    ("b4_bf16", 8, 4, 16, 64, 1, "r4_c1", 8, 2, True, 3),
 ]
 
 
 @pytest.mark.parametrize("case", QKV, ids=lambda c: "-".join(map(str, c)))
 def test_project_qkv(case: tuple) -> None:
-    name, bits, heads, head_dim, k, columns, tile, simdgroups, split, rotary = case
+    name, bits, heads, head_dim, k, columns, tile, simdgroups, split, rotary, passes = case
     rng = np.random.default_rng(k)
     n = 3 * heads * head_dim
     w = make_matrix(rng, name, n, k, 64)
@@ -279,12 +280,12 @@ def test_project_qkv(case: tuple) -> None:
         before = ring.without(filled)
         q = np.zeros((columns, heads, head_dim), np.float32)
         params = struct.pack(
-            "10iI", n, k, columns, w.group_shift, split, 1, heads, head_dim, int(rotary), bits, ring.offset
+            "11iI", n, k, columns, w.group_shift, split, passes, 1, heads, head_dim, int(rotary), bits, ring.offset
         )
         library("lm_product").run(
             f"qkv_{name}_{tile}",
             [fixed(x), fixed(weight), *w.buffers, fixed(angles), at, fixed(ring.table), q, params],
-            groups=grid(n, columns, tile, simdgroups, split),
+            groups=grid(n, columns, tile, simdgroups, split, passes),
             threads=32 * simdgroups,
             order=order,
         )
@@ -371,6 +372,7 @@ def test_attend_extreme_scores() -> None:
     [
         ("b4_bf16", "r1_c1", 4, 16, 30, 0, 2, 1),
         ("b4_bf16", "r2_c1", 5, 64, 37, 15, 4, 2),
+        ("b4_bf16", "r1_c1", 2, 96, 5, 77, 3, 1),
         ("b8_f16", "r2_c1", 3, 128, 12, 40, 2, 2),
         ("bf16", "r2_c1", 3, 8, 20, 9, 4, 1),
     ],
@@ -379,10 +381,10 @@ def test_attend_project(
     name: str, tile: str, heads: int, head_dim: int, n: int, position: int, simdgroups: int, split: int
 ) -> None:
     rng = np.random.default_rng(n)
-    ring = Ring(rng, 16, heads, head_dim, 32)
+    ring = Ring(rng, 16, heads, head_dim, 64)
     w = make_matrix(rng, name, n, heads * head_dim, 32 if head_dim == 128 else 64)
     q, before = floats(rng, heads, head_dim, size=3.0), floats(rng, n)
-    visible = window(position, 16)
+    visible = window(position, 32 if position > 64 else 16)
     expected = before + w.value @ ring.attention(q, *visible).reshape(-1)
     params = struct.pack(
         "7iI", n, heads * head_dim, w.group_shift, split, heads, head_dim, ring.slots, ring.offset
@@ -391,7 +393,7 @@ def test_attend_project(
         y = before.copy()
         library("lm_product").run(
             f"attend_project_{name}_{tile}",
-            [fixed(q), columns_of([visible], 32), fixed(ring.table), *w.buffers, y, params],
+            [fixed(q), columns_of([visible], ring.slots), fixed(ring.table), *w.buffers, y, params],
             groups=grid(n, 1, tile, simdgroups, split),
             threads=32 * simdgroups,
             order=order,
