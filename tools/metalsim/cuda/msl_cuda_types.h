@@ -83,9 +83,14 @@ MSL_D float half_value(unsigned short h) {
   return f;
 }
 MSL_D unsigned short bfloat_bits(float f) {
+#if __CUDA_ARCH__ >= 800
   unsigned short b;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(b) : "f"(f));
   return b;
+#else
+  const unsigned u = __float_as_uint(f);
+  return f != f ? 0x7FFF : (unsigned short)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);  // to nearest, ties to even
+#endif
 }
 #endif
 }  // namespace msl_cuda
