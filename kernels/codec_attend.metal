@@ -169,8 +169,8 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   // What column t sees: [from, to). A column that is not there sees the last position, so that all is finite.
-  float total[kColumns];
   float largest[kColumns];
+  float total[kColumns];
   int from[kColumns];
   int to[kColumns];
   for (int t = 0; t < kColumns; t++) {
@@ -182,23 +182,28 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
       to[t] = count - (last[0] - column[0]);
     }
     float most = -INFINITY;
-    for (int i = from[t] + int(lane); i < to[t]; i += 32) most = max(most, weight[t * kMaxPositions + i]);
-    largest[t] = simd_max(most);
-    float sum = 0.0f;
-    for (int i = from[t] + int(lane); i < to[t]; i += 32) {
-      sum += metal::precise::exp(weight[t * kMaxPositions + i] - largest[t]);
+    for (int u = 0; u < kMaxPositions / 32; u++) {
+      const int i = u * 32 + int(lane);
+      if (i >= from[t] && i < to[t]) most = max(most, weight[t * kMaxPositions + i]);
     }
-    total[t] = simd_sum(sum);
+    largest[t] = simd_max(most);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int t = 0; t < kColumns; t++) {
     for (int i = int(lid); i < count; i += kThreads) {
       const float score = weight[t * kMaxPositions + i];
-      const bool visible = i >= from[t] && i < to[t];
-      weight[t * kMaxPositions + i] = visible ? metal::precise::exp(score - largest[t]) / total[t] : 0.0f;
+      weight[t * kMaxPositions + i] = i >= from[t] && i < to[t] ? metal::precise::exp(score - largest[t]) : 0.0f;
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
+  for (int t = 0; t < kColumns; t++) {
+    float sum = 0.0f;
+    for (int u = 0; u < kMaxPositions / 32; u++) {
+      const int i = u * 32 + int(lane);
+      if (i < count) sum += weight[t * kMaxPositions + i];
+    }
+    total[t] = simd_sum(sum);
+  }
 
   if (group < together) {
     float4 sums[kColumns] = {float4(0.0f), float4(0.0f)};
@@ -224,7 +229,7 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
     if (j < p.head_dim) {
       for (int g = 0; g < together; g++) sum += gathered[(g * kColumns + t) * p.head_dim + j];
     }
-    seen[i] = sum;
+    seen[i] = sum / (t == 0 ? total[0] : total[1]);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
@@ -237,7 +242,9 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
       const int o = int(lane) / 8 + 4 * u;
       if (o >= octets) break;
       float values[8];
-      unpack8(panel == first_panel ? ahead[u] : w[o * 8], values);
+      uint4 q8 = ahead[u];
+      if (panel != first_panel) q8 = w[o * 8];
+      unpack8(q8, values);
       for (int t = 0; t < kColumns; t++) {
         sums[t] = dot8(values, seen4[t * octets * 2 + o * 2], seen4[t * octets * 2 + o * 2 + 1], sums[t]);
       }

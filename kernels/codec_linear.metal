@@ -17,7 +17,8 @@
 //
 // Work: a simdgroup does 8 outputs (4 lanes each) of 2 columns for one of `splits` parts of the octets. A threadgroup
 // has S <= 8 simdgroups, S a multiple of splits. Grid (ceil(outputs / (8 * S / splits)), ceil(columns / 2), 1), 32 * S
-// threads. With norm, every threadgroup normalizes x for itself: inputs at most 1024.
+// threads. With norm, every threadgroup normalizes x for itself: inputs rounded up
+// to 8 at most 64 * S.
 //   codec_linear_store  codec_linear_add  codec_linear_gelu  codec_linear_norm_store  codec_linear_norm_gelu
 #include <metal_stdlib>
 using namespace metal;
@@ -36,7 +37,8 @@ enum Epilogue { kStore, kAdd, kGelu };
 constant constexpr int kColumns = 2;
 constant constexpr int kMaxSimdgroups = 8;
 constant constexpr int kStaged = 256;  // values of a column that a simdgroup stages together
-constant constexpr int kMaxNormed = 1024;
+constant constexpr int kMaxNormed = 512;
+constant constexpr int kOwn = 4;    // values that a thread normalizes
 constant constexpr int kParts = 8;  // partials that are under way together
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
@@ -131,22 +133,29 @@ template <bool kNorm, int kEpilogue>
   if (kNorm) {
     ask<kAhead>(w, begin + share, end, ahead);
     const int row = octets * 8;
-    for (int i = int(lid); i < kColumns * row; i += threads) {
-      const int t = i / row;
+    float own[kOwn];
+    float gain[kOwn];
+    float offset[kOwn];
+    for (int u = 0; u < kOwn; u++) {
+      const int i = u * threads + int(lid);
+      const int t = i < row ? 0 : 1;
       const int k = i - t * row;
-      float value = 0.0f;
-      if (t < columns && k < p.inputs) {
+      const bool here = k < p.inputs;
+      own[u] = 0.0f;
+      gain[u] = here ? norm_weight[k] : 0.0f;
+      offset[u] = here ? norm_bias[k] : 0.0f;
+      if (here && t < columns) {
         const int at = (first + t) * p.inputs + k;
-        value = x[at];
+        own[u] = x[at];
         for (int part = 0; part < p.parts; part += kParts) {
           float more[kParts];
-          for (int u = 0; u < kParts; u++) {
-            more[u] = part + u < p.parts ? partials[(part + u) * p.columns * p.inputs + at] : 0.0f;
+          for (int v = 0; v < kParts; v++) {
+            more[v] = part + v < p.parts ? partials[(part + v) * p.columns * p.inputs + at] : 0.0f;
           }
-          for (int u = 0; u < kParts; u++) value += more[u];
+          for (int v = 0; v < kParts; v++) own[u] += more[v];
         }
       }
-      staged[i] = value;
+      if (i < kColumns * row) staged[i] = own[u];
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float mean[kColumns];
@@ -168,13 +177,10 @@ template <bool kNorm, int kEpilogue>
       factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int i = int(lid); i < kColumns * row; i += threads) {
-      const int t = i / row;
-      const int k = i - t * row;
-      if (k < p.inputs) {
-        staged[i] = (staged[i] - (t == 0 ? mean[0] : mean[1])) * (t == 0 ? factor[0] : factor[1]) * norm_weight[k] +
-                    norm_bias[k];
-      }
+    for (int u = 0; u < kOwn; u++) {
+      const int i = u * threads + int(lid);
+      const float scaled = i < row ? (own[u] - mean[0]) * factor[0] : (own[u] - mean[1]) * factor[1];
+      if (i < kColumns * row) staged[i] = scaled * gain[u] + offset[u];
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int o = begin + share; o < end; o += 4 * kAhead) {

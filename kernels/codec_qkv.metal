@@ -14,7 +14,7 @@
 // pages are written.
 //
 // Work: as codec_linear.metal: grid (ceil(outputs / (8 * S / splits)), ceil(columns / 2), 1), 32 * S threads, S <= 8 a
-// multiple of splits. inputs at most 1024, head_dim even.
+// multiple of splits. inputs rounded up to 8 at most 64 * S, head_dim even.
 //   codec_qkv
 #include <metal_stdlib>
 using namespace metal;
@@ -30,7 +30,8 @@ struct CodecQkvParams {
 
 constant constexpr int kColumns = 2;
 constant constexpr int kMaxSimdgroups = 8;
-constant constexpr int kMaxNormed = 1024;
+constant constexpr int kMaxNormed = 512;
+constant constexpr int kOwn = 4;          // values that a thread normalizes
 constant constexpr int kAhead = 4;        // octets of a lane that are under way together
 constant constexpr int kPage = 32;        // slots
 constant constexpr int kColumnWords = 6;  // of a column's description
@@ -113,10 +114,18 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
   float sums[kColumns] = {0.0f, 0.0f};
   uint4 ahead[kAhead];
   ask(w, begin + share, end, ahead);
-  for (int i = int(lid); i < kColumns * row; i += threads) {
-    const int t = i / row;
+  float own[kOwn];
+  float gain[kOwn];
+  float offset[kOwn];
+  for (int u = 0; u < kOwn; u++) {
+    const int i = u * threads + int(lid);
+    const int t = i < row ? 0 : 1;
     const int k = i - t * row;
-    normed[i] = t < columns && k < p.inputs ? x[(first + t) * p.inputs + k] : 0.0f;
+    const bool here = k < p.inputs;
+    own[u] = here && t < columns ? x[(first + t) * p.inputs + k] : 0.0f;
+    gain[u] = here ? norm_weight[k] : 0.0f;
+    offset[u] = here ? norm_bias[k] : 0.0f;
+    if (i < kColumns * row) normed[i] = own[u];
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   float mean[kColumns];
@@ -138,13 +147,10 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
     factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (int i = int(lid); i < kColumns * row; i += threads) {
-    const int t = i / row;
-    const int k = i - t * row;
-    if (k < p.inputs) {
-      normed[i] =
-          (normed[i] - (t == 0 ? mean[0] : mean[1])) * (t == 0 ? factor[0] : factor[1]) * norm_weight[k] + norm_bias[k];
-    }
+  for (int u = 0; u < kOwn; u++) {
+    const int i = u * threads + int(lid);
+    const float scaled = i < row ? (own[u] - mean[0]) * factor[0] : (own[u] - mean[1]) * factor[1];
+    if (i < kColumns * row) normed[i] = scaled * gain[u] + offset[u];
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
