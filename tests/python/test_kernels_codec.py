@@ -468,6 +468,64 @@ def test_attend(case: tuple[int, ...]) -> None:
     assert_close(partials, want * (layer_scale if scaled else 1))
 
 
+def test_layer_streams() -> None:
+    """20 frames of a whole layer in four dispatches each, past the ring's end, against float64 over the whole past."""
+    rng = np.random.default_rng(8)
+    heads, head_dim, feed_forward, context, frames = 2, 12, 40, 9, 20
+    dim, slots, columns = heads * head_dim, 32, 2
+    in_proj, linear1, linear2 = (
+        panels(normal(rng, n, 1, k, scale=k**-0.5))
+        for n, k in ((3 * dim, dim), (feed_forward, dim), (dim, feed_forward))
+    )
+    out_proj = panels(normal(rng, dim, heads, head_dim, scale=dim**-0.5))
+    norms = [frozen(normal(rng, dim)) for _ in range(4)]
+    scales = [frozen(normal(rng, dim, scale=0.3)) for _ in range(2)]
+    pages = [np.full(2 * heads * 32 * head_dim, np.nan, np.float32)]
+    table = frozen(np.array([metalsim.address(page) for page in pages], np.uint64))
+    signal = normal(rng, frames * columns, dim)
+    rates = 10000.0 ** (-np.arange(head_dim // 2) * 2 / head_dim)
+    keys, values, got, want = [], [], [], []
+    for frame in range(frames):
+        at = np.zeros(columns, COLUMN)
+        at["position"] = positions = 2 * frame + np.arange(columns)
+        at["first_visible"], at["slot"] = max(0, 2 * frame + 3 - context), positions % slots
+        angle = positions[:, None] * rates
+        angles = np.stack([np.cos(angle), np.sin(angle)], axis=2).astype(np.float32)
+        x = signal[2 * frame :][:columns].copy()
+        before = x.astype(np.float64)
+        q = np.full((columns, dim), np.nan, np.float32)
+        params = struct.pack("5iI", columns, heads, head_dim, dim, 2, 0)
+        buffers = [x, norms[0], norms[1], in_proj.values, in_proj.scales, frozen(angles), frozen(at), table, q]
+        run("codec_qkv", "codec_qkv", buffers, params, (9, 1, 1), 64)
+        partials = np.full((heads, columns, dim), np.nan, np.float32)
+        params = struct.pack("4iI3if", columns, heads, head_dim, slots, 0, dim, 2, 1, head_dim**-0.5)
+        buffers = [q, at, table, out_proj.values, out_proj.scales, scales[0], partials]
+        run("codec_attend", "codec_attend", buffers, params, (heads, 2, 1), 512)
+        inner = np.full((columns, feed_forward), np.nan, np.float32)
+        params = struct.pack("6i", columns, feed_forward, dim, 1, heads, 0)
+        buffers = [x, partials, norms[2], norms[3], linear1.values, linear1.scales, None, inner]
+        run("codec_linear_norm_gelu", "codec_linear", buffers, params, (3, 1, 1), 64)
+        params = struct.pack("6i", columns, dim, feed_forward, 2, heads, 1)
+        buffers = [inner, partials, None, None, linear2.values, linear2.scales, scales[1], x]
+        run("codec_linear_add", "codec_linear", buffers, params, (3, 1, 1), 64)
+        got.append(x)
+
+        qkv = (layer_norm(before, *norms[:2]) @ in_proj.exact[:, 0].T).reshape(columns, 3, heads, head_dim)
+        turned = (qkv[:, :2, :, ::2] + 1j * qkv[:, :2, :, 1::2]) * np.exp(1j * angle)[:, None, None]
+        qkv[:, :2, :, ::2], qkv[:, :2, :, 1::2] = turned.real, turned.imag
+        keys.extend(qkv[:, 1])
+        values.extend(qkv[:, 2])
+        for t, column in enumerate(at):
+            seen = slice(column["first_visible"], column["position"] + 1)
+            for head in range(heads):
+                k, v = (np.array(side[seen])[:, head] for side in (keys, values))
+                scores = np.exp(k @ qkv[t, 0, head] / math.sqrt(head_dim))
+                before[t] += scales[0] * (out_proj.exact[:, head] @ (scores @ v / scores.sum()))
+        hidden = gelu(layer_norm(before, *norms[2:]) @ linear1.exact[:, 0].T)
+        want.append(before + scales[1] * (hidden @ linear2.exact[:, 0].T))
+    assert_close(np.array(got), np.array(want))
+
+
 # Between the codec's latent and its codes.
 
 
