@@ -11,16 +11,16 @@
 //   qmv has all four, qkv r2_c1 r4_c1 c8, attend_project r1_c1 r2_c1. With r4_c1 and c8 at most 512 threads.
 //
 // Work: a threadgroup of S simdgroups (threads = 32 S, S <= 32) computes (S / split) * (slots of the tile) slots in
-// each of its `passes`; grid.x = ceil(N / (that * passes)). `split` simdgroups (a divisor of S) share each row's K. x is
-// staged once for all passes where K <= 4096 (512 with c8). attend_project has no passes. Any S, split and passes is
-// right; which is fast is for the host to find out.
+// each of its `passes`; grid.x = ceil(N / (that * passes)). `split` simdgroups (a divisor of S) share each row's K. x
+// is staged once for all passes where K <= 4096 (512 with c8). attend_project has no passes. Any S, split and passes
+// is right; which is fast is for the host to find out.
 // A slot is a row of W; with SwiGLU even slots are gates and odd ones their values. The slots of a pass must be even in
 // number for SwiGLU and for qkv; with an int8 ring those of a threadgroup must be a multiple of head_dim, and at most
 // 1024 (128 with c8).
 //
 // W: quantized [N, K] as 16-byte blocks of 32 (b4) or 16 (b8) values, lowest bits first, w = scale * q + bias with
-// scales and biases 16-bit [N, K / group], K a multiple of the group (32 or 64: p.group_shift 5 or 6); or bfloat [N, K], K a
-// multiple of 8. Base addresses are multiples of 16. x, y, norm and angles are float32.
+// scales and biases 16-bit [N, K / group], K a multiple of the group (32 or 64: p.group_shift 5 or 6); or bfloat [N,
+// K], K a multiple of 8. Base addresses are multiples of 16. x, y, norm and angles are float32.
 //
 // How: x is staged in threadgroup memory, 4096 values at a time, in the order in which lanes read it, each row one
 // float4 longer than it need be, which spares bank conflicts. The first weights are fetched before that. The factor of
