@@ -18,12 +18,11 @@ namespace {
 // Weights that a case takes turns with, so that none is in a cache; the smallest cases stay in one, as in a frame.
 constexpr std::size_t kWorkingSet = std::size_t{256} << 20;
 constexpr std::size_t kMostCopies = 64;
-constexpr int kMaxThreads = 1024;
 constexpr int kMaxMegabytes = 1 << 20;
 
 std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megabytes, int passes) {
-  if (threads < 0 || threads > kMaxThreads || megabytes < 1 || megabytes > kMaxMegabytes || passes < 1) {
-    bad_argument("read_bandwidth", "expected threads from 0 to " + std::to_string(kMaxThreads) +
+  if (threads < 0 || threads > cpu::kMaxThreads || megabytes < 1 || megabytes > kMaxMegabytes || passes < 1) {
+    bad_argument("read_bandwidth", "expected threads from 0 to " + std::to_string(cpu::kMaxThreads) +
                                        ", megabytes from 1 to " + std::to_string(kMaxMegabytes) +
                                        " and passes of 1 or more, got " + std::to_string(threads) + ", " +
                                        std::to_string(megabytes) + " and " + std::to_string(passes) + ".");
@@ -53,9 +52,9 @@ std::vector<ops::Case> frame_cases(int bits, int kv_bits, int context, int colum
 
 // Microseconds of each of `repeats` calls.
 std::vector<double> time_case(const ops::Case& what, const std::string& instruction_set, int threads, int repeats) {
-  if (threads < 0 || threads > kMaxThreads || repeats < 1) {
+  if (threads < 0 || threads > cpu::kMaxThreads || repeats < 1) {
     bad_argument("time_case",
-                 "expected threads from 0 to " + std::to_string(kMaxThreads) + " and repeats of 1 or more.");
+                 "expected threads from 0 to " + std::to_string(cpu::kMaxThreads) + " and repeats of 1 or more.");
   }
   const cpu::Isa isa = named_isa(instruction_set);
   const Unlocked unlocked;

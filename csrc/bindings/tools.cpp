@@ -7,8 +7,8 @@
 #include <tuple>
 
 #include "bindings/bindings.h"
-#include "checkpoint/bf16.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/to_floats.h"
 #include "core/philox.h"
 #include "graph/arrays.h"
 #include "graph/sampling.h"
@@ -34,19 +34,11 @@ nb::object read_tensor(const TensorView& t) {
   for (const auto d : t.shape) shape.push_back(static_cast<std::size_t>(d));
   switch (t.dtype) {
     case DType::kF32:
-      return to_numpy(read_as<float, float>(t), shape);
+    case DType::kBF16:
+    case DType::kF16:
+      return to_numpy(to_floats(t), shape);
     case DType::kF64:
       return to_numpy(read_as<double, float>(t), shape);
-    case DType::kBF16: {
-      std::vector<float> out;
-      for (const auto bits : read_as<std::uint16_t, std::uint16_t>(t)) out.push_back(from_bf16_bits(bits));
-      return to_numpy(out, shape);
-    }
-    case DType::kF16: {
-      std::vector<float> out;
-      for (const auto bits : read_as<std::uint16_t, std::uint16_t>(t)) out.push_back(from_f16_bits(bits));
-      return to_numpy(out, shape);
-    }
     case DType::kBool:
     case DType::kU8:
       return to_numpy(read_as<std::uint8_t, std::int64_t>(t), shape);

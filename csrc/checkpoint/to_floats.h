@@ -7,7 +7,10 @@
 
 namespace personaplex {
 
-/// The values of a tensor of F32, F16 or BF16, row-contiguous. WeightsError for another dtype.
+/// Values [begin, begin + count) of a tensor of F32, F16 or BF16 to out. False, and nothing written, for another dtype.
+bool read_floats(const TensorView& t, std::int64_t begin, std::int64_t count, float* out);
+
+/// All values of a tensor of F32, F16 or BF16, row-contiguous. WeightsError for another dtype.
 std::vector<float> to_floats(const TensorView& t);
 
 }  // namespace personaplex

@@ -5,6 +5,9 @@
 
 namespace personaplex::cpu {
 
+/// The most threads that anybody may ask for.
+inline constexpr int kMaxThreads = 1024;
+
 /// Cores that this process may use: affinity mask of the calling thread and cgroup quotas, at least 1.
 int usable_cores();
 

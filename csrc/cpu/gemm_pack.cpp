@@ -3,14 +3,13 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "checkpoint/bf16.h"
+#include "checkpoint/to_floats.h"
 #include "core/error.h"
 #include "cpu/gemm.h"
 
@@ -22,19 +21,8 @@ constexpr float kLargest = 32767.0F;
 
 /// Copies values [begin, begin + count) of t.
 void read(const TensorView& t, std::int64_t begin, std::int64_t count, float* out) {
-  const std::byte* from = t.data + static_cast<std::size_t>(begin) * size_of(t.dtype);
-  if (t.dtype == DType::kF32) {
-    std::memcpy(out, from, static_cast<std::size_t>(count) * sizeof(float));
-    return;
-  }
-  if (t.dtype != DType::kBF16 && t.dtype != DType::kF16) {
-    bad_argument("pack", std::string("expected weights of F32, F16 or BF16, got ") + name_of(t.dtype) + ".");
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint16_t half;
-    std::memcpy(&half, from + i * 2, 2);
-    out[i] = t.dtype == DType::kBF16 ? from_bf16_bits(half) : from_f16_bits(half);
-  }
+  if (read_floats(t, begin, count, out)) return;
+  bad_argument("pack", std::string("expected weights of F32, F16 or BF16, got ") + name_of(t.dtype) + ".");
 }
 
 /// The largest magnitude, as bits, whose order is that of the values, with infinity and NaN above all others.

@@ -2,33 +2,18 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "checkpoint/weights.h"
 
 namespace personaplex::cpu {
 
-/// Calls run(first, count) with `count` a constant of 1 to 8.
-template <typename Run>
-void with_constant(int first, int count, Run&& run) {
-  switch (count) {
-    case 1:
-      return run(first, std::integral_constant<int, 1>());
-    case 2:
-      return run(first, std::integral_constant<int, 2>());
-    case 3:
-      return run(first, std::integral_constant<int, 3>());
-    case 4:
-      return run(first, std::integral_constant<int, 4>());
-    case 5:
-      return run(first, std::integral_constant<int, 5>());
-    case 6:
-      return run(first, std::integral_constant<int, 6>());
-    case 7:
-      return run(first, std::integral_constant<int, 7>());
-    default:
-      return run(first, std::integral_constant<int, 8>());
-  }
+/// Calls run(std::integral_constant<int, count>()), count from 1 to 8.
+template <typename Run, int... kFrom0>
+void with_constant(int count, Run&& run, std::integer_sequence<int, kFrom0...>) {
+  ((count == kFrom0 + 1 ? run(std::integral_constant<int, kFrom0 + 1>()) : void()), ...);
 }
 
 /// Calls run(first, count, n, last) until rows [begin, end) have met all columns: columns [first, first + count), up to
@@ -40,8 +25,9 @@ void by_columns(const Matrix& w, int columns, std::int64_t begin, std::int64_t e
   const std::int64_t rows = columns <= 8 ? end - begin : std::max<std::int64_t>(24, kStretch / row_bytes / 24 * 24);
   for (std::int64_t n = begin; n < end; n += rows) {
     for (int first = 0; first < columns; first += 8) {
-      with_constant(first, std::min(8, columns - first),
-                    [&](int from, auto count) { run(from, count, n, std::min(n + rows, end)); });
+      with_constant(
+          std::min(8, columns - first), [&](auto count) { run(first, count, n, std::min(n + rows, end)); },
+          std::make_integer_sequence<int, 8>());
     }
   }
 }

@@ -76,11 +76,16 @@ void Pool::start(int threads) {
 
 void Pool::stop() {
   stop_ = true;
-  epoch_ = epoch_of(make_ticket(epoch_ + 1, 0));
-  ticket_.store(make_ticket(epoch_, 0));
+  open(0);
   ticket_.notify_all();
   for (auto& worker : workers_) worker.join();
   workers_.clear();
+}
+
+std::uint32_t Pool::open(int chunks) {
+  const std::uint64_t ticket = make_ticket(epoch_of(ticket_.load(std::memory_order_relaxed)) + 1, chunks);
+  ticket_.store(ticket);
+  return epoch_of(ticket);
 }
 
 void Pool::resize(int threads) {
@@ -147,10 +152,9 @@ void Pool::run_chunks(int chunks, Function function, void* context) {
   function_.store(function, std::memory_order_relaxed);
   context_.store(context, std::memory_order_relaxed);
   done_.store(0, std::memory_order_relaxed);
-  epoch_ = epoch_of(make_ticket(epoch_ + 1, 0));
-  ticket_.store(make_ticket(epoch_, chunks));
+  const std::uint32_t epoch = open(chunks);
   if (sleeping_.load() > 0) ticket_.notify_all();
-  work(epoch_);
+  work(epoch);
   for (int spins = 1; done_.load(std::memory_order_acquire) < chunks; ++spins) {
     pause_briefly();
     if (spins % 256 == 0) std::this_thread::yield();

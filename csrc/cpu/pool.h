@@ -59,6 +59,8 @@ class Pool {
  private:
   using Function = void (*)(void*, int);
   void run_chunks(int chunks, Function function, void* context);
+  /// Begins the next epoch, with so many chunks.
+  std::uint32_t open(int chunks);
   void work(std::uint32_t epoch);
   void loop();
   void start(int threads);
@@ -72,7 +74,6 @@ class Pool {
   std::atomic<Function> function_{nullptr};
   std::atomic<void*> context_{nullptr};
   std::atomic<bool> stop_{false};
-  std::uint32_t epoch_ = 0;
   std::vector<std::thread> workers_;
   // FIFO of steps.
   std::mutex turn_mutex_;

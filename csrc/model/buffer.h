@@ -30,7 +30,6 @@ class Buffer {
 template <typename T>
 struct Field {
   std::size_t offset = 0;
-  std::size_t count = 0;
 
   ops::Place in(const ops::Memory& block, std::size_t index = 0) const { return {&block, offset + index * sizeof(T)}; }
 };
@@ -40,7 +39,7 @@ class BlockLayout {
  public:
   template <typename T>
   Field<T> add(std::size_t count) {
-    const Field<T> field{bytes_, count};
+    const Field<T> field{bytes_};
     bytes_ = (bytes_ + count * sizeof(T) + 63) / 64 * 64;
     return field;
   }

@@ -6,12 +6,12 @@
 namespace personaplex {
 
 FusedState::FusedState(ops::Ops& ops, const StateLayout& layout)
-    : ops_(ops),
-      layout_(layout),
-      block(ops.allocate(layout.block.bytes(), ops::Use::kState)),
+    : block(ops.allocate(layout.block.bytes(), ops::Use::kState)),
       temporal(ops, layout.temporal, *block, layout.temporal_pages),
       encoder(ops, *layout.encoder, *block),
-      decoder(ops, *layout.decoder, *block) {}
+      decoder(ops, *layout.decoder, *block),
+      ops_(ops),
+      layout_(layout) {}
 
 std::unique_ptr<EngineState> FusedState::clone() const {
   auto copy = std::make_unique<FusedState>(ops_, layout_);

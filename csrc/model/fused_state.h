@@ -24,14 +24,13 @@ struct FusedState : EngineState {
   std::int64_t position() const override { return temporal.position(); }
   std::size_t nbytes() const override;
 
- private:
-  ops::Ops& ops_;
-  const StateLayout& layout_;
-
- public:
   const std::unique_ptr<ops::Memory> block;
   KvRings temporal;
   CodecState encoder, decoder;
+
+ private:
+  ops::Ops& ops_;
+  const StateLayout& layout_;
 };
 
 }  // namespace personaplex

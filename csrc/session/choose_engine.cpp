@@ -11,8 +11,6 @@ namespace personaplex {
 
 namespace {
 
-constexpr int kMaxThreads = 1024;
-
 namespace mx = mlx::core;
 
 // Why these options rule the fused engine out, and how to have it; empty: they do not.
@@ -43,8 +41,8 @@ void check_engine_options(const ModelOptions& options, bool on_cpu) {
   if (options.kv_bits != 0 && options.kv_bits != 8 && options.kv_bits != 16) {
     bad_argument("load", "expected kv_bits 8 or 16, got " + std::to_string(options.kv_bits) + ".");
   }
-  if (options.threads < 0 || options.threads > kMaxThreads) {
-    bad_argument("load", "expected threads from 1 to " + std::to_string(kMaxThreads) +
+  if (options.threads < 0 || options.threads > cpu::kMaxThreads) {
+    bad_argument("load", "expected threads from 1 to " + std::to_string(cpu::kMaxThreads) +
                              ", or 0 for all usable cores, got " + std::to_string(options.threads) + ".");
   }
   if (options.engine == "graph") {
