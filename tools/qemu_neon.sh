@@ -29,7 +29,7 @@ ln -s "$(realpath "$include")/doctest" "$BUILD/include/doctest"
 
 compile() { "$CXX" -std=c++20 -O2 -Wall -Wextra -Icsrc -isystem "$BUILD/include" -c "$1" -o "$BUILD/${1//\//_}.o"; }
 export -f compile
-sources=(csrc/cpu/*.cpp csrc/ops/*.cpp csrc/checkpoint/{config,config_check,json,tensor}.cpp
+sources=(csrc/cpu/*.cpp csrc/ops/*.cpp csrc/checkpoint/{config,config_check,json,tensor,to_floats}.cpp
   tests/cpp/{main,test_cpu*,test_ops_cases}.cpp)
 # shellcheck disable=SC2016  # $1 is for the inner shell
 printf '%s\n' "${sources[@]}" | xargs -P "${JOBS:-$(nproc)}" -I{} bash -c 'compile "$1"' _ {}
