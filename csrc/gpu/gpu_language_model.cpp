@@ -13,6 +13,7 @@ namespace {
 
 // So few positions are attended to by the projection that follows.
 constexpr int kFewVisible = 32;
+constexpr int kFewValues = 4096;  // of all heads
 
 /// How a product is shared out: see kernels/lm_product.metal.
 struct Tile {
@@ -146,7 +147,8 @@ void GpuOps::attend(ops::Place q, const ops::Ring& ring, ops::Place at, int colu
   }
   flush();
   const Waiting what{q, ring, at, out};
-  if (columns == 1 && ring.visible > 0 && ring.visible <= kFewVisible && ring.bits == 16) {
+  if (columns == 1 && ring.visible > 0 && ring.visible <= kFewVisible && ring.bits == 16 && ring.head_dim % 8 == 0 &&
+      ring.heads * ring.head_dim <= kFewValues) {
     waiting_ = std::make_unique<Waiting>(what);
   } else {
     attend_now(what, columns);
