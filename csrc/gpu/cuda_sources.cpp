@@ -2529,6 +2529,7 @@ METAL_FUNC Powers powers(uint zero) {
 }
 
 
+
 template <int BITS>
 METAL_FUNC void decode(uint word, uint next, const Powers& p, float* v) {
   if (BITS == 4) {
@@ -2776,7 +2777,7 @@ METAL_FUNC void product(const float* x, const float* weight, const uint4* w,
   const int steps = (k + STEP - 1) / STEP;
   const int own = work.lane % LANES;
   const int part = work.sg % work.split;
-  const Powers p = powers(uint(work.split) >> 31);
+  const Powers p = powers(C == 1 ? uint(work.split) >> 31 : 0u);
   float total[R * C];
   float square[C];
   for (int i = 0; i < R * C; i++) total[i] = 0.0f;
@@ -2796,7 +2797,7 @@ METAL_FUNC void product(const float* x, const float* weight, const uint4* w,
     for (; step < min(steps, first + CHUNK_STEPS); step += work.split) {
       const Blocks<R> now = work.next;
       const bool last = step + work.split >= steps;
-      if (last) {
+      if (last && !last_pass) {
         for (int r = 0; r < R; r++) work.rows[r] = then[r];
       }
       if (!last || !last_pass) {
@@ -2867,10 +2868,11 @@ MSL_D void qmv(
   fetch<BITS, R>(w, scales, biases, work.rows, p.k, p.group_shift, work.sg % p.split * LANES + work.lane % LANES,
                  work.next);
   for (bool first_pass = true; slot0 < end; slot0 += slots, first_pass = false) {
+    const bool last_pass = slot0 + slots >= end;
     int then[R];
-    rows_of<R, LANES>(slot0 + slots, p.n, swiglu, work.lane, work.sg, p.split, then);
+    if (!last_pass) rows_of<R, LANES>(slot0 + slots, p.n, swiglu, work.lane, work.sg, p.split, then);
     product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, w, scales, biases, work, first_pass,
-                                     slot0 + slots >= end, then, xs, sums, results, squares);
+                                     last_pass, then, xs, sums, results, squares);
     for (int i = work.lid; i < outputs * columns; i += work.threads) {
       const int c = i / outputs;
       const int slot = i % outputs;
@@ -2935,11 +2937,11 @@ MSL_D void qkv(
   int slot0 = own0;
 
   Work<R> work;
-  work.lid = int(lid);
+)~"
+R"~(  work.lid = int(lid);
   work.threads = int(simdgroups) * 32;
   work.lane = int(lane);
-)~"
-R"~(  work.sg = int(sg);
+  work.sg = int(sg);
   work.k = p.k;
   work.group_shift = p.group_shift;
   work.split = p.split;
@@ -2949,10 +2951,11 @@ R"~(  work.sg = int(sg);
   fetch<BITS, R>(w, scales, biases, work.rows, p.k, p.group_shift, work.sg % p.split * LANES + work.lane % LANES,
                  work.next);
   for (bool first_pass = true; slot0 < end; slot0 += slots, first_pass = false) {
+    const bool last_pass = slot0 + slots >= end;
     int then[R];
-    rows_of<R, LANES>(slot0 + slots, p.n, false, work.lane, work.sg, p.split, then);
+    if (!last_pass) rows_of<R, LANES>(slot0 + slots, p.n, false, work.lane, work.sg, p.split, then);
     product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, w, scales, biases, work, first_pass,
-                                     slot0 + slots >= end, then, xs, sums, results, squares);
+                                     last_pass, then, xs, sums, results, squares);
 
 
     for (int i = work.lid; i < slots / 2 * columns; i += work.threads) {
@@ -3127,10 +3130,10 @@ MSL_D void attend_project(
 
   const int count = int(at->position - at->first_visible) + 1;
   const int kv_slot = at->kv_slot;
-  const uchar* first_page = pages[slot_of(0, count, kv_slot, p.slots) / 32];
-  const uchar* last_page = pages[kv_slot / 32];
 )~"
-R"~(  for (int head = int(sg); head < p.heads; head += int(simdgroups)) {
+R"~(  const uchar* first_page = pages[slot_of(0, count, kv_slot, p.slots) / 32];
+  const uchar* last_page = pages[kv_slot / 32];
+  for (int head = int(sg); head < p.heads; head += int(simdgroups)) {
     attend_head<BITS>(q, first_page, last_page, kv_slot, count, head, int(lane), p, xs);
   }
   for (int i = p.k / 4 + int(lid); i < steps * STEP / 4; i += threads) xs[staged<BITS, 32>(i)] = float4(0.0f);
@@ -3153,7 +3156,7 @@ R"~(  for (int head = int(sg); head < p.heads; head += int(simdgroups)) {
     y[slot0 + i] += result<R, 1, 32>(results, i, 0, p.split);
   }
 }
-#line 749 "lm_product.metal"
+#line 752 "lm_product.metal"
 
 
 
