@@ -67,7 +67,7 @@ void GpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place id
         {address(m.words), address(m.scales), address(m.biases), m.bits, m.group_shift, m.half_scales ? 1 : 0, 0});
   }
   const std::size_t bytes = list.size() * sizeof(EmbedTable);
-  const ops::Place device_list = weights_.put(list.data(), bytes);
+  const ops::Place device_list = weights_.put_once(list.data(), bytes);
   const std::int64_t dim = as<GpuMatrix>(*tables.front()).k;
   const std::size_t id_count = (tables.size() - 1) * kMaxColumns + static_cast<std::size_t>(columns);
   recorder_.add(
