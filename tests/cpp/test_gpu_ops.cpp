@@ -267,7 +267,7 @@ TEST_CASE("gpu: weights of the codec as the kernels read them") {
       for (int j = 0; j < 6; ++j) {  // the column before, then this one
         const float want = static_cast<float>(100 * (j % 3) + 10 * o + (j < 3 ? 2 + s : s));
         const auto n = static_cast<std::size_t>(2 * s + o);
-        CHECK(scales[n] * panel[n * 8 + static_cast<std::size_t>(j)] == doctest::Approx(want).epsilon(1e-3));
+        CHECK(std::abs(scales[n] * panel[n * 8 + static_cast<std::size_t>(j)] - want) <= 0.51F * scales[n]);
       }
     }
   }
