@@ -73,9 +73,9 @@ class Gpu {
 
   Ref<MTL::Device> device_;
   Ref<MTL::CommandQueue> queue_;
-  Ref<MTL::SharedEvent> done_;           // its value counts the runs that have ended
-  Ref<MTL::ResidencySet> resident_;      // of all buffers; null before macOS 15
-  Ref<MTL::CommandBuffer> last_;         // of which a fault may still be to come
+  Ref<MTL::SharedEvent> done_;       // its value counts the runs that have ended
+  Ref<MTL::ResidencySet> resident_;  // of all buffers; null before macOS 15
+  Ref<MTL::CommandBuffer> last_;     // of which a fault may still be to come
   std::uint64_t runs_ = 0;
   pid_t owner_;
 

@@ -2,7 +2,11 @@
 #include "gpu/metal_queue.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <map>
+#include <set>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -15,9 +19,10 @@ namespace {
 
 using namespace metal;
 
-constexpr std::size_t kMaxBuffers = 31;    // that a kernel can have, params included
-constexpr std::size_t kMaxParams = 4096;   // bytes that setBytes takes
+constexpr std::size_t kMaxBuffers = 31;   // that a kernel can have, params included
+constexpr std::size_t kMaxParams = 4096;  // bytes that setBytes takes
 constexpr std::size_t kArgumentAlign = 16;
+constexpr std::size_t kMaxCompilers = 8;  // threads
 
 struct MetalKernel final : Kernel {
   std::shared_ptr<Gpu> gpu;
@@ -75,6 +80,31 @@ void check_dispatch(const Dispatch& d, const MetalKernel& kernel) {
   }
 }
 
+/// Calls f(0) to f(count - 1) on several threads. Throws what the first of them threw.
+template <typename Function>
+void at_once(std::size_t count, const Function& f) {
+  std::atomic<std::size_t> next{0};
+  std::vector<std::exception_ptr> errors(count);
+  const auto work = [&] {
+    const Pool pool;
+    for (std::size_t i = next++; i < count; i = next++) {
+      try {
+        f(i);
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  const std::size_t most = std::min<std::size_t>({count, std::thread::hardware_concurrency(), kMaxCompilers});
+  for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  for (const std::exception_ptr& error : errors) {
+    if (error != nullptr) std::rethrow_exception(error);
+  }
+}
+
 class MetalQueue final : public Queue {
  public:
   explicit MetalQueue(MetalOptions options) : gpu_(std::make_shared<Gpu>()), sources_(std::move(options.sources)) {
@@ -90,6 +120,7 @@ class MetalQueue final : public Queue {
   }
 
   const Kernel& kernel(const std::string& name) override;
+  void prepare(const std::vector<std::string>& names) override;
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
   void prepare_next(List& list, const ops::Memory* state) override;
   void run(List& list, const ops::Memory* state) override;
@@ -112,7 +143,8 @@ class MetalQueue final : public Queue {
     std::uint64_t generation = 0;  // of the memory
   };
 
-  MTL::Library* library(const MetalSource& source);
+  Ref<MTL::Library> compile(const MetalSource& source) const;
+  void make_pipeline(MetalKernel& kernel) const;
   Encoded encode(List& list, const ops::Memory* state, const char* where);
 
   std::shared_ptr<Gpu> gpu_;
@@ -125,36 +157,58 @@ class MetalQueue final : public Queue {
   std::unique_ptr<KeepWarm> warm_;
 };
 
-MTL::Library* MetalQueue::library(const MetalSource& source) {
-  Ref<MTL::Library>& library = libraries_[&source];
-  if (library) return library.get();
+void MetalQueue::prepare(const std::vector<std::string>& names) {
+  gpu_->use("kernel");
+  std::set<std::string> missing(names.begin(), names.end());
+  std::erase_if(missing, [this](const std::string& name) { return kernels_.contains(name); });
+  std::set<const MetalSource*> unread;
+  for (const std::string& name : missing) {
+    const auto text = texts_.find(name);
+    if (text == texts_.end()) throw DeviceError("[MetalQueue.kernel] expected a kernel's host_name, got " + name + ".");
+    if (!libraries_.contains(text->second)) unread.insert(text->second);
+  }
+  const std::vector<const MetalSource*> sources(unread.begin(), unread.end());
+  std::vector<Ref<MTL::Library>> libraries(sources.size());
+  at_once(sources.size(), [&](std::size_t i) { libraries[i] = compile(*sources[i]); });
+  for (std::size_t i = 0; i < sources.size(); ++i) libraries_[sources[i]] = libraries[i];
+
+  std::vector<std::unique_ptr<MetalKernel>> kernels;
+  for (const std::string& name : missing) {
+    kernels.push_back(std::make_unique<MetalKernel>());
+    kernels.back()->name = name;
+    kernels.back()->gpu = gpu_;
+  }
+  at_once(kernels.size(), [&](std::size_t i) { make_pipeline(*kernels[i]); });
+  for (auto& kernel : kernels) kernels_[kernel->name] = std::move(kernel);
+}
+
+Ref<MTL::Library> MetalQueue::compile(const MetalSource& source) const {
   const auto how = owned(MTL::CompileOptions::alloc()->init());
   how->setLanguageVersion(MTL::LanguageVersion3_1);  // macOS 14's: the first with bfloat
   how->setFastMathEnabled(false);                    // kernels ask for fast:: where they want it
   NS::Error* error = nullptr;
-  library = owned(gpu_->device()->newLibrary(string(source.text), how.get(), &error));
+  auto library = owned(gpu_->device()->newLibrary(string(source.text), how.get(), &error));
   if (!library) throw DeviceError("[MetalQueue.kernel] " + source.file + " does not compile: " + words(error));
-  return library.get();
+  return library;
+}
+
+void MetalQueue::make_pipeline(MetalKernel& kernel) const {
+  const MetalSource& source = *texts_.at(kernel.name);
+  const auto function = owned(libraries_.at(&source)->newFunction(string(kernel.name)));
+  if (!function) {
+    throw DeviceError("[MetalQueue.kernel] expected a kernel " + kernel.name + " in " + source.file + ", got none.");
+  }
+  NS::Error* error = nullptr;
+  kernel.pipeline = owned(gpu_->device()->newComputePipelineState(function.get(), &error));
+  if (!kernel.pipeline) throw DeviceError("[MetalQueue.kernel] " + kernel.name + " does not compile: " + words(error));
+  kernel.max_threads = kernel.pipeline->maxTotalThreadsPerThreadgroup();
 }
 
 const Kernel& MetalQueue::kernel(const std::string& name) {
   gpu_->use("kernel");
   if (const auto found = kernels_.find(name); found != kernels_.end()) return *found->second;
-  const auto text = texts_.find(name);
-  if (text == texts_.end()) throw DeviceError("[MetalQueue.kernel] expected a kernel's host_name, got " + name + ".");
-  const Pool pool;
-  const auto function = owned(library(*text->second)->newFunction(string(name)));
-  if (!function) {
-    throw DeviceError("[MetalQueue.kernel] expected a kernel " + name + " in " + text->second->file + ", got none.");
-  }
-  auto kernel = std::make_unique<MetalKernel>();
-  NS::Error* error = nullptr;
-  kernel->name = name;
-  kernel->gpu = gpu_;
-  kernel->pipeline = owned(gpu_->device()->newComputePipelineState(function.get(), &error));
-  if (!kernel->pipeline) throw DeviceError("[MetalQueue.kernel] " + name + " does not compile: " + words(error));
-  kernel->max_threads = kernel->pipeline->maxTotalThreadsPerThreadgroup();
-  return *(kernels_[name] = std::move(kernel));
+  prepare({name});
+  return *kernels_.at(name);
 }
 
 std::unique_ptr<List> MetalQueue::record(std::vector<Dispatch> dispatches) {

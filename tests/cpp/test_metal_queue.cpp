@@ -1,5 +1,6 @@
 // tests/cpp/test_metal_queue.cpp: the Metal queue in front of a simulated Mac (tools/metalsim/objc), which runs its
-// kernels: results, the conversation's block, barriers, addresses, lists that are encoded ahead, and every error's words.
+// kernels: results, the conversation's block, barriers, addresses, lists that are encoded ahead, and every error's
+// words.
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,13 +33,13 @@ struct AddParams {
 };
 
 /// y[i] += factor * x[i]
-[[kernel]] void add(device const float* x [[buffer(0)]], device float* y [[buffer(1)]],
+[[kernel]] void add_f32(device const float* x [[buffer(0)]], device float* y [[buffer(1)]],
                     constant AddParams& p [[buffer(2)]], uint i [[thread_position_in_grid]]) {
   if (int(i) < p.n) y[i] += p.factor * x[i];
 }
 
 /// y[i] = sum over pages of page[i]
-[[kernel]] void gather(device const float* const device* pages [[buffer(0)]], device float* y [[buffer(1)]],
+[[kernel]] void gather_f32(device const float* const device* pages [[buffer(0)]], device float* y [[buffer(1)]],
                        constant AddParams& p [[buffer(2)]], uint i [[thread_position_in_grid]]) {
   if (i >= 4) return;
   float sum = 0.0f;
@@ -47,14 +48,10 @@ struct AddParams {
 }
 
 /// Writes behind its buffer.
-[[kernel]] void wild(device float* y [[buffer(0)]], constant AddParams& p [[buffer(1)]],
+[[kernel]] void wild_f32(device float* y [[buffer(0)]], constant AddParams& p [[buffer(1)]],
                      uint i [[thread_position_in_grid]]) {
   y[i + uint(p.n)] = 1.0f;
 }
-
-template [[host_name("add_f32")]] [[kernel]] decltype(add) add;
-template [[host_name("gather_f32")]] [[kernel]] decltype(gather) gather;
-template [[host_name("wild_f32")]] [[kernel]] decltype(wild) wild;
 )~";
 
 struct AddParams {

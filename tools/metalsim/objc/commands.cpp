@@ -77,8 +77,9 @@ const bool kMethods = [] {
          [](CommandQueue* self, Selector) { return autoreleased(new CommandBuffer(self, true)); });
   method("MTLCommandQueue", "commandBufferWithUnretainedReferences",
          [](CommandQueue* self, Selector) { return autoreleased(new CommandBuffer(self, false)); });
-  method("MTLCommandQueue", "addResidencySet:",
-         [](CommandQueue* self, Selector, ResidencySet* set) { self->residency.emplace_back(set); });
+  method("MTLCommandQueue", "addResidencySet:", [](CommandQueue* self, Selector, ResidencySet* set) {
+    self->residency.emplace_back(set);
+  });
 
   const char* c = "MTLCommandBuffer";
   method(c, "computeCommandEncoder",
@@ -101,8 +102,8 @@ const bool kMethods = [] {
   });
 
   method("MTLSharedEvent", "signaledValue", [](SharedEvent* self, Selector) { return poll(self->value); });
-  method("MTLSharedEvent", "waitUntilSignaledValue:timeoutMS:",
-         [](SharedEvent* self, Selector, std::uint64_t value, std::uint64_t) {
+  method("MTLSharedEvent",
+         "waitUntilSignaledValue:timeoutMS:", [](SharedEvent* self, Selector, std::uint64_t value, std::uint64_t) {
            run_committed();
            return self->value >= value;
          });
@@ -114,8 +115,8 @@ const bool kMethods = [] {
   });
   method(e, "setBuffer:offset:atIndex:", set_buffer);
   method(e, "setBytes:length:atIndex:", set_bytes);
-  method(e, "setThreadgroupMemoryLength:atIndex:",
-         [](Encoder* self, Selector, unsigned long bytes, unsigned long index) {
+  method(e,
+         "setThreadgroupMemoryLength:atIndex:", [](Encoder* self, Selector, unsigned long bytes, unsigned long index) {
            self->now.threadgroup_bytes.at(index) = bytes;
          });
   method(e, "useResources:count:usage:",

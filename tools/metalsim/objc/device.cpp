@@ -25,8 +25,8 @@ const bool kMethods = [] {
   method(d, "newBufferWithLength:options:", new_buffer);
   method(d, "newCommandQueue", [](Object*, Selector) { return new CommandQueue; });
   method(d, "newSharedEvent", [](Object*, Selector) { return new SharedEvent; });
-  method(d, "newResidencySetWithDescriptor:error:",
-         [](Object*, Selector, Object*, Error**) { return new ResidencySet; });
+  method(d,
+         "newResidencySetWithDescriptor:error:", [](Object*, Selector, Object*, Error**) { return new ResidencySet; });
   return true;
 }();
 

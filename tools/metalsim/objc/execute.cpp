@@ -1,7 +1,7 @@
 // tools/metalsim/objc/execute.cpp: runs command buffers, and finds dispatches that lack a barrier between them.
 //
-//   METALSIM_CHECK=1        records what every dispatch touches: faults of kernels, hazards, memory that is not resident
-//   METALSIM_ORDER=reverse  runs what lies between two barriers backwards (forward is the default)
+//   METALSIM_CHECK=1        records what every dispatch touches: faults of kernels, hazards, memory that is not
+//   resident METALSIM_ORDER=reverse  runs what lies between two barriers backwards (forward is the default)
 //   METALSIM_LOG=1          lists the dispatches
 #include <algorithm>
 #include <cstdio>
@@ -48,8 +48,8 @@ std::string hazard(const Trace& first, const Trace& second) {
                {first.record.written, second.record.written, "writes", "writes"}};
   for (const auto& kind : kinds) {
     if (const std::uintptr_t at = meet(kind.a, kind.b)) {
-      return "no barrier between " + name(*first.dispatch) + ", which " + kind.did + ", and " +
-             name(*second.dispatch) + ", which " + kind.does + " " + place(at);
+      return "no barrier between " + name(*first.dispatch) + ", which " + kind.did + ", and " + name(*second.dispatch) +
+             ", which " + kind.does + " " + place(at);
     }
   }
   return {};
@@ -80,10 +80,9 @@ std::string launch_one(const Dispatch& d, bool reverse, Record* record) {
   Launch how;
   for (const auto& [index, binding] : d.bindings) {
     how.buffers.resize(std::max<std::size_t>(how.buffers.size(), index + 1));
-    how.buffers[index] = binding.copy
-                             ? metalsim::Buffer{binding.copy->data(), binding.copy->size(), true}
-                             : metalsim::Buffer{binding.buffer->bytes + binding.offset,
-                                                binding.buffer->length - binding.offset, false};
+    how.buffers[index] = binding.copy ? metalsim::Buffer{binding.copy->data(), binding.copy->size(), true}
+                                      : metalsim::Buffer{binding.buffer->bytes + binding.offset,
+                                                         binding.buffer->length - binding.offset, false};
   }
   const Size* sizes[] = {&d.grid, &d.group};
   unsigned* into[] = {how.groups, how.threads};

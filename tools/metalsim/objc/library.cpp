@@ -48,8 +48,8 @@ const bool kMethods = [] {
   method("MTLCompileOptions", "setFastMathEnabled:", [](Object*, Selector, bool) {});
   method("MTLCompileOptions", "setMathMode:", [](Object*, Selector, long) {});
   method("MTLCompileOptions", "setLanguageVersion:", [](Object*, Selector, unsigned long) {});
-  method("MTLDevice", "newLibraryWithSource:options:error:",
-         [](Object*, Selector, String* source, Object*, Error** error) {
+  method("MTLDevice",
+         "newLibraryWithSource:options:error:", [](Object*, Selector, String* source, Object*, Error** error) {
            std::string why;
            KernelLibrary* library = compile(source->text, why);
            if (!library && error) *error = autoreleased(new Error(why));

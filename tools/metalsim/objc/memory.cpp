@@ -41,8 +41,8 @@ const bool kMethods = [] {
   method("MTLResidencySet", "addAllocation:", [](ResidencySet* self, Selector, Buffer* buffer) {
     if (self->wanted.insert(buffer).second) retain(buffer);
   });
-  method("MTLResidencySet", "removeAllocation:",
-         [](ResidencySet* self, Selector, Buffer* buffer) { drop(self->wanted, buffer); });
+  method("MTLResidencySet",
+         "removeAllocation:", [](ResidencySet* self, Selector, Buffer* buffer) { drop(self->wanted, buffer); });
   method("MTLResidencySet", "commit", [](ResidencySet* self, Selector) {
     for (Buffer* buffer : self->wanted) retain(buffer);
     for (Buffer* buffer : self->resident) release(buffer);
@@ -56,8 +56,8 @@ const bool kMethods = [] {
 
 Buffer::Buffer(std::size_t size) : Object("MTLBuffer"), length(size) {
   const std::size_t pages = paged(length);
-  void* memory = mmap(nullptr, pages + guard(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                      -1, 0);
+  void* memory =
+      mmap(nullptr, pages + guard(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   bytes = static_cast<std::byte*>(memory);
   mprotect(bytes + pages, guard(), PROT_NONE);

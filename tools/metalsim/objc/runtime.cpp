@@ -61,10 +61,12 @@ const bool kMethods = [] {
   method("NSObject", "retain", [](Object* self, Selector) { return retain(self); });
   method("NSObject", "release", [](Object* self, Selector) { release(self); });
   method("NSObject", "autorelease", [](Object* self, Selector) { return autorelease(self); });
-  method("NSObject", "retainCount", [](Object* self, Selector) { return static_cast<unsigned long>(self->references.load()); });
+  method("NSObject", "retainCount",
+         [](Object* self, Selector) { return static_cast<unsigned long>(self->references.load()); });
   method("NSObject", "init", [](Object* self, Selector) { return self; });
-  method("NSObject", "respondsToSelector:",
-         [](Object* self, Selector, Selector asked) { return find(self->isa, asked) != nullptr; });
+  method("NSObject", "respondsToSelector:", [](Object* self, Selector, Selector asked) {
+    return find(self->isa, asked) != nullptr;
+  });
   method("+NSAutoreleasePool", "alloc", [](Object*, Selector) -> Object* { return new Pool; });
   method("NSAutoreleasePool", "drain", [](Object* self, Selector) { release(self); });
   std::atexit([] {
