@@ -1,8 +1,6 @@
 // tools/metalsim/objc/commands.cpp: queues, command buffers, events and compute encoders.
 #include "commands.h"
 
-#include <cstdio>
-#include <cstring>
 #include <mutex>
 
 #include "foundation.h"
@@ -151,7 +149,6 @@ void run_committed() {
   for (const auto& commands : std::exchange(committed, {})) {
     commands->error = execute(*commands.get());
     if (!commands->error.empty()) {
-      std::fprintf(stderr, "metalsim: %s\n", commands->error.c_str());
       commands->status = Status::kError;
       continue;
     }
