@@ -118,7 +118,7 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
                 {reads(x, floats(columns * m.k)), norm == nullptr ? Operand{} : reads(norm->values, floats(m.k)),
                  weight(m.words, m.word_bytes), weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes),
                  writes(y, floats(columns * out))},
-                ProductParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split,
+                ProductParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, 1,
                               static_cast<std::int32_t>(how.epilogue), norm == nullptr ? 0 : 1},
                 {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads());
 }
@@ -138,7 +138,7 @@ void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const 
                  rotary ? reads(angles(at, columns, ring.head_dim, max_period), floats(angle_count)) : Operand{},
                  columns_at(at, columns), page_table(ring),
                  writes(q, floats(std::int64_t{columns} * ring.heads * ring.head_dim))},
-                QkvParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, 1, ring.heads, ring.head_dim,
+                QkvParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, 1, 1, ring.heads, ring.head_dim,
                           rotary ? 1 : 0, ring.bits, static_cast<std::uint32_t>(ring.offset)},
                 {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads(), {pages(ring, true)});
 }

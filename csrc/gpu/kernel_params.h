@@ -21,11 +21,11 @@ struct EmbedParams {
 };
 
 struct ProductParams {
-  std::int32_t n, k, columns, group_shift, split, epilogue, norm;
+  std::int32_t n, k, columns, group_shift, split, passes, epilogue, norm;
 };
 
 struct QkvParams {
-  std::int32_t n, k, columns, group_shift, split, norm, heads, head_dim, rotary, kv_bits;
+  std::int32_t n, k, columns, group_shift, split, passes, norm, heads, head_dim, rotary, kv_bits;
   std::uint32_t offset;
 };
 
