@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "cpu/cpu_ops.h"
 #include "gpu/gpu_ops.h"
@@ -30,6 +32,12 @@ struct LanguageModelOps final : gpu::GpuOps {
   void quantize(std::span<const ops::Weight* const>, ops::Place, ops::Place) override { of_the_codec(); }
   void dequantize(std::span<const ops::Weight* const>, ops::Place, ops::Place) override { of_the_codec(); }
 };
+
+/// Without what the kernels do not take: GELU, which only the codec has, and a K that is no multiple of 8.
+bool of_the_language_model(const ops::Case& c) {
+  return (c.op == ops::Op::kProject && c.epilogue != static_cast<int>(ops::Epilogue::kGelu) && c.k % 8 == 0) ||
+         c.op == ops::Op::kProjectQkv || c.op == ops::Op::kAttend || c.op == ops::Op::kSample;
+}
 
 std::vector<float> results(ops::Ops& ops, const ops::Case& what) {
   ops::CaseRun run(ops, what, 7);
@@ -58,11 +66,8 @@ TEST_CASE("metal: the language model's operations of ragged sizes") {
     cpu::CpuOps portable(cpu::Isa::kPortable, 1);
     int count = 0;
     for (const ops::Case& c : ops::ragged_cases()) {
-      if (c.op != ops::Op::kProject && c.op != ops::Op::kProjectQkv && c.op != ops::Op::kAttend &&
-          c.op != ops::Op::kSample) {
-        continue;
-      }
-      CAPTURE(ops::name_of(c.op));
+      if (!of_the_language_model(c)) continue;
+      CAPTURE(std::string(ops::name_of(c.op)));
       CAPTURE(c.columns);
       CAPTURE(c.n);
       CAPTURE(c.k);
