@@ -1,9 +1,10 @@
-"""Writes csrc/gpu/cuda_sources.cpp: kernels/*.metal in CUDA C++, as the core embeds them.
+"""Writes csrc/gpu/cuda_sources.cpp and metal_sources.cpp: kernels/*.metal in CUDA C++ and as they are, as the core
+embeds them.
 
     python tools/gpu/embed_kernels.py [--check]
 
-Needs what tools/metalsim needs, which a build of the package does not have: so the file is kept in the repository.
---check: exits with 1 when it is not what the kernels give now.
+Needs what tools/metalsim needs, which a build of the package does not have: so the files are kept in the repository.
+--check: exits with 1 when they are not what the kernels give now.
 """
 
 import argparse
@@ -15,24 +16,27 @@ sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
 
 from metalsim.cuda import to_cuda  # noqa: E402
 
-OUT = ROOT / "csrc" / "gpu" / "cuda_sources.cpp"
+OUT = ROOT / "csrc" / "gpu"
 PIECE = 8000  # characters of a string literal: compilers need not take more than 65536
 HEAD = """\
-// csrc/gpu/cuda_sources.cpp: kernels/*.metal in CUDA C++. Written by tools/gpu/embed_kernels.py: do not edit.
+// csrc/gpu/{kind}_sources.cpp: kernels/*.metal{how}. Written by tools/gpu/embed_kernels.py: do not edit.
 // clang-format off
-#include "gpu/cuda_sources.h"
+#include "gpu/{kind}_sources.h"
 
-namespace personaplex::gpu {
-
-namespace {
+namespace personaplex::gpu {{
 
 """
-TAIL = """
+CUDA_TAIL = """
 }  // namespace
 
 std::vector<CudaSource> cuda_sources() {
   return {
 """
+METAL_TAIL = """std::vector<MetalSource> metal_sources() {
+  return {
+"""
+END = "  };\n}\n\n}  // namespace personaplex::gpu\n"
+Parts = dict[str, tuple[str, dict[str, str]]]  # by file: the text that kernels share, and each by its host_name
 
 
 def literal(text: str) -> str:
@@ -55,33 +59,46 @@ def tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n") if not line_markers_of_clang(line))
 
 
-def generate() -> str:
-    parts = {path.name: to_cuda(path).parts() for path in sorted((ROOT / "kernels").glob("*.metal"))}
+def cuda(parts: Parts) -> str:
     shared = {name: tidy(text) for name, (text, _) in parts.items()}
     lines = [text.splitlines(keepends=True) for text in shared.values()]
     same = next(i for i, row in enumerate(zip(*lines, strict=False)) if len(set(row)) > 1)
     common = "".join(lines[0][:same])  # the header, with which every text starts
-    out = [HEAD, f"constexpr char kHeader[] =\n{literal(common)};\n", TAIL]
+    out = [HEAD.format(kind="cuda", how=" in CUDA C++"), "namespace {\n\n"]
+    out += [f"constexpr char kHeader[] =\n{literal(common)};\n", CUDA_TAIL]
     for name, (_, functions) in parts.items():
         out.append(f'      {{"{name}", std::string(kHeader) +\n{literal(shared[name][len(common) :])},\n       {{\n')
         out += [f'           {{"{host_name}", {literal(function)}}},\n' for host_name, function in functions.items()]
         out.append("       }},\n")
-    out.append("  };\n}\n\n}  // namespace personaplex::gpu\n")
-    return "".join(out)
+    return "".join([*out, END])
+
+
+def metal(parts: Parts) -> str:
+    out = [HEAD.format(kind="metal", how=""), METAL_TAIL]
+    for name, (_, functions) in parts.items():
+        text = (ROOT / "kernels" / name).read_text(encoding="utf-8")
+        out.append(f'      {{"{name}",\n{literal(text)},\n       {{\n')
+        out += [f'           "{host_name}",\n' for host_name in functions]
+        out.append("       }},\n")
+    return "".join([*out, END])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     args = parser.parse_args()
-    text = generate()
-    if args.check:
-        same = OUT.exists() and OUT.read_text(encoding="utf-8") == text
-        print(f"{OUT.name} {'is' if same else 'is not'} what the kernels give")
-        return 0 if same else 1
-    OUT.write_text(text, encoding="utf-8")
-    print(f"{OUT.name}: {len(text)} characters")
-    return 0
+    parts = {path.name: to_cuda(path).parts() for path in sorted((ROOT / "kernels").glob("*.metal"))}
+    good = True
+    for file, text in (("cuda_sources.cpp", cuda(parts)), ("metal_sources.cpp", metal(parts))):
+        path = OUT / file
+        if args.check:
+            same = path.exists() and path.read_text(encoding="utf-8") == text
+            print(f"{file} {'is' if same else 'is not'} what the kernels give")
+            good = good and same
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"{file}: {len(text)} characters")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

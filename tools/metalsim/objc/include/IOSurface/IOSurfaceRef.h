@@ -1,0 +1,3 @@
+// tools/metalsim/objc/include/IOSurface/IOSurfaceRef.h: types that metal-cpp's headers name.
+#pragma once
+typedef struct __IOSurface* IOSurfaceRef;
