@@ -134,6 +134,8 @@ class Model:
         compile: bool = False,
         dequantize: bool = False,
         weights_seed: int = 0,  # random models only
+        nvrtc: str = "",  # CUDA's compiler or its folder; "": where the system looks
+        kernel_cache: str = "",  # folder for kernels compiled for an NVIDIA GPU; "": none is kept
     ) -> None: ...
     @property
     def config(self) -> dict[str, object]: ...
@@ -141,10 +143,10 @@ class Model:
     # depformer_steps, frame_samples, mimi_context, silence_codes, sine_codes, spacer_frames
     @property
     def info(self) -> dict[str, object]: ...
-    # info keys: source, device, device_name, engine, engine_note (str), dtype (of the activations), kv_dtype (float32,
-    # bfloat16, int8), instruction_set (str), threads (int or None), weights_seed, bits {component: int}, group_size,
-    # weight_bytes, frame_bytes {mimi_encode, temporal, depformer, mimi_decode: a frame; temporal_kv, mimi_kv: a visible
-    # position}, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    # info keys: source, device, device_name, device_note (str), engine, engine_note (str), dtype (of the activations),
+    # kv_dtype (float32, bfloat16, int8), instruction_set (str), threads (int or None), weights_seed,
+    # bits {component: int}, group_size, weight_bytes, frame_bytes {mimi_encode, temporal, depformer, mimi_decode: a
+    # frame; temporal_kv, mimi_kv: a visible position}, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
     @property
     def calls(self) -> int | None: ...  # operations dispatched so far; None where they are not counted
     def session(self, sampling: Sampling | None = None, seed: int = 0) -> Session: ...
@@ -224,4 +226,4 @@ def time_case(case: KernelCase, instruction_set: str = "", threads: int = 0, rep
     """Microseconds of each call on this processor; "" is the fastest instruction set."""
 
 def devices() -> dict[str, bool]:
-    """Which of cpu, metal, cuda this MLX can use."""
+    """Which of cpu, metal, cuda there are here: for MLX, or an NVIDIA GPU with its driver."""

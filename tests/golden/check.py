@@ -30,7 +30,8 @@ import tensors  # noqa: E402
 from folder import Golden  # noqa: E402
 from reference import Grid  # noqa: E402
 
-from personaplex import _core, pt  # noqa: E402
+from personaplex import _core, nvrtc, pt  # noqa: E402
+from personaplex.cache_dir import cache_dir  # noqa: E402
 
 TOLERANCE = 1e-5
 # Of the fused engine. NOISE is what the reference's own bfloat16 run is off by.
@@ -364,6 +365,8 @@ def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, ex
         depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
         dequantize=exact,
         threads=0 if exact else options.threads,
+        nvrtc=nvrtc.folder(),
+        kernel_cache=str(cache_dir() / "kernels"),
         **dict.fromkeys(parts, options.bits),
     )
 
