@@ -11,6 +11,7 @@
 #include "cpu/pool.h"
 #include "gpu/gpu_ops.h"
 #include "graph/graph_engine.h"
+#include "graph/op.h"
 #include "model/fused_engine.h"
 
 namespace personaplex {
@@ -91,8 +92,8 @@ std::unique_ptr<Engine> make_fused(const Weights& weights, const ModelOptions& o
 void leave_queue(Device& device, const ModelOptions& options, const std::string& reason) {
   if (device.queue == nullptr) return;
   device.queue.reset();
-  device.mlx_gpu = mlx::core::cu::is_available();
-  if (device.mlx_gpu) return;
+  device.mlx_gpu = mx::cu::is_available();
+  if (device.mlx_gpu) return graph::use_device(mx::Device::gpu);
   if (options.device != "auto") {
     throw WeightsError("[load] the fused engine cannot run this model: " + reason +
                        ". The graph engine can, on device='cpu', or with mlx[cuda13].");

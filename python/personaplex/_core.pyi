@@ -146,7 +146,8 @@ class Model:
     # info keys: source, device, device_name, device_note (str), engine, engine_note (str), dtype (of the activations),
     # kv_dtype (float32, bfloat16, int8), instruction_set (str), threads (int or None), weights_seed,
     # bits {component: int}, group_size, weight_bytes, frame_bytes {mimi_encode, temporal, depformer, mimi_decode: a
-    # frame; temporal_kv, mimi_kv: a visible position}, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    # frame; temporal_kv, mimi_kv: a visible position}, kept_16bit [str], compiled (bool), compile_note (str),
+    # mlx_version
     @property
     def calls(self) -> int | None: ...  # operations dispatched so far; None where they are not counted
     def session(self, sampling: Sampling | None = None, seed: int = 0) -> Session: ...
