@@ -199,6 +199,11 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
 def read_bandwidth(threads: int = 0, megabytes: int = 512, passes: int = 5) -> dict[str, list[float]]:
     """GB/s of each pass over fresh memory by the pool's threads, by name of the loop that reads."""
 
+def read_gpu_bandwidth(
+    megabytes: int = 1024, passes: int = 5, nvrtc: str = "", kernel_cache: str = ""
+) -> dict[str, list[float]]:
+    """GB/s of each pass over memory of the NVIDIA GPU, by name of the kernel that reads. DeviceError without one."""
+
 class KernelCase:
     """One operation at one size, as bench/kernels.py times it."""
 

@@ -8,9 +8,11 @@
 #include <functional>
 #include <string>
 
+#include "checkpoint/weights.h"
 #include "core/error.h"
 #include "fake_cuda.h"
 #include "gpu/kernel_source.h"
+#include "session/choose_engine.h"
 #include "session/device.h"
 #include "session/model.h"
 
@@ -117,6 +119,23 @@ TEST_CASE("device: a model that does not fit is refused before it is copied") {
   CHECK(has(words, "of free memory on Fake GPU (weights 0."));
   CHECK(has(words, "got 0.10 GB"));
   CHECK(fake.compiles == 0);
+  CHECK(fake.alive == 0);
+}
+
+TEST_CASE("device: where the fused engine cannot run a model, auto takes the CPU and nothing else is left open") {
+  FakeCuda& fake = fresh();
+  Weights weights = random_weights(random_config("tiny"), 1, {});
+  weights.temporal.text_linear.weight.dtype = DType::kF16;
+  ModelInfo info;
+  const ModelOptions named = options("cuda"), any = options("auto");
+  Device cuda = open_device(named), found = open_device(any);
+  CHECK_THROWS_WITH_AS(choose_engine(weights, named, cuda, info), doctest::Contains("cannot run this model: it reads"),
+                       WeightsError);
+  const auto engine = choose_engine(weights, any, found, info);
+  CHECK(engine != nullptr);
+  CHECK(info.engine == "graph");
+  CHECK(found.kind == "cpu");
+  CHECK(found.note == info.engine_note);
   CHECK(fake.alive == 0);
 }
 
