@@ -1,16 +1,16 @@
 // kernels/lm_attend.metal: attention of a few columns over a ring of keys and values, split over the positions.
 //
 // Contract (ops: attend): out [T, heads * head_dim] = softmax(q k^T / sqrt(head_dim)) v of every column over the
-// positions first_visible .. position. Those are at most `slots`; position p lies in slot (kv_slot - (position - p)) mod
-// slots of the ring (see Column), slot s in pages[s / 32]. From p.offset on a page holds the layer's keys
+// positions first_visible .. position. Those are at most `slots`; position p lies in slot (kv_slot - (position - p))
+// mod slots of the ring (see Column), slot s in pages[s / 32]. From p.offset on a page holds the layer's keys
 // [heads][32][head_dim], then the values, then, with 8 bits, float scales [heads][32] of the keys and of the values.
 //
 // attend_<cells>_d<head_dim>: cells bf16, int8 or f32; head_dim 128 or 64, and 0 for any even one up to 512.
 //   Buffers: 0 q float [T, heads, head_dim], 1 columns Column [T], 2 pages, 3 partial float [T, heads, splits,
 //   head_dim + 2], 4 out float [T, heads, head_dim], 5 params.
-//   Work: a threadgroup takes one of p.splits equal parts of a column's positions for one head: grid (splits, heads, T),
-//   32 to 256 threads. With splits 1 the result goes to out (partial is not touched), else its part to partial (out is
-//   not touched): per dimension the weighted sum, then the largest score and the sum of weights.
+//   Work: a threadgroup takes one of p.splits equal parts of a column's positions for one head: grid (splits, heads,
+//   T), 32 to 256 threads. With splits 1 the result goes to out (partial is not touched), else its part to partial
+//   (out is not touched): per dimension the weighted sum, then the largest score and the sum of weights.
 // attend_combine: out from partial.
 //   Buffers: 0 partial, 1 out, 2 params (the same). Work: grid (heads, T, 1), 32 to 512 threads.
 //

@@ -10,17 +10,17 @@
 //           c8: a simdgroup computes 4 slots of up to 8 columns; grid.y = ceil(columns / 8). split = 1.
 //   qmv has all four, qkv r2_c1 r4_c1 c8, attend_project r1_c1 r2_c1. With r4_c1 and c8 at most 512 threads.
 //
-// Work: a threadgroup of S simdgroups (threads = 32 S, S <= 32) computes (S / split) * (slots of the tile) slots in each
-// of its `passes`; grid.x = ceil(N / (that * passes)). `split` simdgroups (a divisor of S) share each row's K. x is
-// staged once for all passes where K <= 4096 (512 with c8). attend_project has no passes. Any S, split and passes is
-// right; which is fast is for the host to find out.
+// Work: a threadgroup of S simdgroups (threads = 32 S, S <= 32) computes (S / split) * (slots of the tile) slots in
+// each of its `passes`; grid.x = ceil(N / (that * passes)). `split` simdgroups (a divisor of S) share each row's K. x
+// is staged once for all passes where K <= 4096 (512 with c8). attend_project has no passes. Any S, split and passes
+// is right; which is fast is for the host to find out.
 // A slot is a row of W; with SwiGLU even slots are gates and odd ones their values. The slots of a pass must be even in
 // number for SwiGLU and for qkv; with an int8 ring those of a threadgroup must be a multiple of head_dim, and at most
 // 1024 (128 with c8).
 //
-// W: quantized [N, K] as 16-byte blocks of 32 (b4) or 16 (b8) values, lowest bits first, w = scale * q + bias with scales
-// and biases 16-bit [N, K / group], K a multiple of the group (32 or 64: p.group_shift 5 or 6); or bfloat [N, K], K a
-// multiple of 8. Base addresses are multiples of 16. x, y, norm and angles are float32.
+// W: quantized [N, K] as 16-byte blocks of 32 (b4) or 16 (b8) values, lowest bits first, w = scale * q + bias with
+// scales and biases 16-bit [N, K / group], K a multiple of the group (32 or 64: p.group_shift 5 or 6); or bfloat [N,
+// K], K a multiple of 8. Base addresses are multiples of 16. x, y, norm and angles are float32.
 //
 // How: x is staged in threadgroup memory, 4096 values at a time, in the order in which lanes read it, each row one
 // float4 longer than it need be, which spares bank conflicts. The first weights are fetched before that. The factor of
@@ -103,7 +103,8 @@ METAL_FUNC Powers powers(uint zero) {
   return p;
 }
 
-/// 8 values of 4 bits (+ 4096, 256, 16, 2048, 128, 4096, 256, 16), 4 values of 8 bits (+ 256), or 4 bfloats from two words.
+/// 8 values of 4 bits (+ 4096, 256, 16, 2048, 128, 4096, 256, 16), 4 values of 8 bits (+ 256), or 4 bfloats from two
+/// words.
 template <int BITS>
 METAL_FUNC void decode(uint word, uint next, thread const Powers& p, thread float* v) {
   if (BITS == 4) {
@@ -350,7 +351,7 @@ METAL_FUNC void product(device const float* x, device const float* weight, devic
   const int steps = (k + STEP - 1) / STEP;
   const int own = work.lane % LANES;
   const int part = work.sg % work.split;
-  const Powers p = powers(uint(work.split) >> 31);
+  const Powers p = powers(C == 1 ? uint(work.split) >> 31 : 0u);  // for many columns the registers are worth more
   float total[R * C];
   float square[C];
   for (int i = 0; i < R * C; i++) total[i] = 0.0f;
@@ -370,7 +371,7 @@ METAL_FUNC void product(device const float* x, device const float* weight, devic
     for (; step < min(steps, first + CHUNK_STEPS); step += work.split) {
       const Blocks<R> now = work.next;
       const bool last = step + work.split >= steps;
-      if (last) {
+      if (last && !last_pass) {
         for (int r = 0; r < R; r++) work.rows[r] = then[r];
       }
       if (!last || !last_pass) {
@@ -441,10 +442,11 @@ template <int BITS, bool HALF, int R, int C, int LANES>
   fetch<BITS, R>(w, scales, biases, work.rows, p.k, p.group_shift, work.sg % p.split * LANES + work.lane % LANES,
                  work.next);
   for (bool first_pass = true; slot0 < end; slot0 += slots, first_pass = false) {
+    const bool last_pass = slot0 + slots >= end;
     int then[R];
-    rows_of<R, LANES>(slot0 + slots, p.n, swiglu, work.lane, work.sg, p.split, then);
+    if (!last_pass) rows_of<R, LANES>(slot0 + slots, p.n, swiglu, work.lane, work.sg, p.split, then);
     product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, w, scales, biases, work, first_pass,
-                                     slot0 + slots >= end, then, xs, sums, results, squares);
+                                     last_pass, then, xs, sums, results, squares);
     for (int i = work.lid; i < outputs * columns; i += work.threads) {
       const int c = i / outputs;
       const int slot = i % outputs;
@@ -522,10 +524,11 @@ template <int BITS, bool HALF, int R, int C, int LANES>
   fetch<BITS, R>(w, scales, biases, work.rows, p.k, p.group_shift, work.sg % p.split * LANES + work.lane % LANES,
                  work.next);
   for (bool first_pass = true; slot0 < end; slot0 += slots, first_pass = false) {
+    const bool last_pass = slot0 + slots >= end;
     int then[R];
-    rows_of<R, LANES>(slot0 + slots, p.n, false, work.lane, work.sg, p.split, then);
+    if (!last_pass) rows_of<R, LANES>(slot0 + slots, p.n, false, work.lane, work.sg, p.split, then);
     product<BITS, HALF, R, C, LANES>(x + size_t(first) * size_t(p.k), weight, w, scales, biases, work, first_pass,
-                                     slot0 + slots >= end, then, xs, sums, results, squares);
+                                     last_pass, then, xs, sums, results, squares);
 
     // Pairs: rotated, and stored unless they wait for the scale of their head.
     for (int i = work.lid; i < slots / 2 * columns; i += work.threads) {
@@ -604,7 +607,7 @@ template <int BITS>
 METAL_FUNC void attend_head(device const float* q, device const uchar* first_page, device const uchar* last_page,
                             int kv_slot, int count, int head, int lane, constant AttendProjectParams& p,
                             threadgroup float4* xs) {
-  constexpr int EARLY = 16;
+  constexpr int EARLY = 8;
   const int row_bytes = 2 * p.head_dim;
   const size_t keys = size_t(p.offset) + size_t(head * 32) * size_t(row_bytes);
   const size_t values = keys + size_t(p.heads * 32) * size_t(row_bytes);

@@ -1,6 +1,7 @@
 """tools/metalsim finds every class of bug that it says it finds, and nothing in kernels that are right."""
 
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -67,6 +68,15 @@ BUGS = {
     "read_half_beyond": (
         "if (lid == 0) y[0] = (*(device const float2*)(x + lid + 126 + lane)).x"
         " + (*(device const packed_float2*)(x + 127)).v[1];",
+        "buffer(0) `x`, which has 512",
+    ),
+    "read_struct_beyond": (
+        "struct Eight { float v[8]; }; if (lid == 0) { Eight e = ((device const Eight*)(x + 121))[0];"
+        " for (int i = 0; i < 4; i++) y[i] = e.v[i] + e.v[i + 4]; }",
+        "buffer(0) `x`, which has 512",
+    ),
+    "read_vector_beyond": (
+        "if (lid == 0) { float3 v = *(device const float3*)(x + 128); y[0] = v.x + v.y + v.z; }",
         "buffer(0) `x`, which has 512",
     ),
     "read_before": ("if (lid == 0) y[0] = x[int(lid) - 1];", "byte offset -4 of buffer(0) `x`"),
@@ -336,7 +346,7 @@ def test_mutants_are_all_found():
   threadgroup_barrier(mem_flags::mem_threadgroup |
                       mem_flags::mem_device);
   a[lid] = v;
-  simdgroup_barrier(mem_flags::mem_threadgroup);
+  simdgroup_barrier(mem_flags::mem_threadgroup);  // not a threadgroup_barrier(mem_flags::mem_threadgroup);
   y[lid] = a[lid ^ 1];
 }
 """
@@ -359,6 +369,21 @@ def test_mutants_are_all_found():
         assert mutant.count("\n") == text.count("\n")
         with pytest.raises(metalsim.Fault, match=r"data race|uninitialised"):
             result(mutant)
+
+
+def test_command_line(tmp_path):
+    def call(*arguments, text=""):
+        command = [sys.executable, "-m", "metalsim", *arguments]
+        folder = Path(metalsim.__file__).parents[1]
+        return subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, check=False)
+
+    assert call("typecheck", "-", text=FOLLOW).returncode == 0
+    wrong = call("typecheck", "-", text=FOLLOW.replace("float(i)", "x"))
+    assert wrong.returncode == 1
+    assert "kernel.metal:11:" in wrong.stderr
+    (tmp_path / "follow.metal").write_text(FOLLOW)
+    built = call("build", "--check", str(tmp_path / "follow.metal"))
+    assert metalsim.Library(Path(built.stdout.strip())).names() == ["follow", "fill"]
 
 
 def test_missing_compiler_says_what_to_install(monkeypatch):

@@ -9,6 +9,8 @@ if command -v apt-get >/dev/null; then
   for package in cmake doctest-dev g++ git ninja-build python3-dev python3-venv; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
   done
+  # For tools/metalsim; without it the tests of the GPU kernels say why they are skipped.
+  command -v clang++-19 >/dev/null || missing+=(clang-19 llvm-19)
   if [ ${#missing[@]} -gt 0 ]; then
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -3,7 +3,7 @@
     python tools/gpu/compile_kernels.py [--arch 90] [--only REGEX] [--write FOLDER] [FILE ...]
 
 Needs no GPU: the nvidia-cuda-nvrtc package (or PERSONAPLEX_NVRTC, its folder), and what tools/metalsim needs. Exits
-with 1 when a kernel does not compile or spills registers.
+with 1 when a kernel does not compile.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def main() -> int:
             print(f"{host_name:44} {registers:9} {spills:7} {shared:7} {seconds:8.2f}")
             if not done:
                 print(log)
-            bad += not done or spills > 0
+            bad += not done
     return 1 if bad else 0
 
 

@@ -69,9 +69,9 @@ DeviceChecker::DeviceChecker(const std::vector<Span>& spans, Record* record) : k
     }
     spans_.push_back({span, written});
   }
-  if (!known_.empty()) {
-    known_begin_ = known_.begin()->second.begin;
-    known_bytes_ = known_.rbegin()->second.end - known_begin_;
+  if (!known_->empty()) {
+    known_begin_ = known_->begin()->second.begin;
+    known_bytes_ = known_->rbegin()->second.end - known_begin_;
   }
 }
 
@@ -109,7 +109,7 @@ void DeviceChecker::follow_pointers(std::uintptr_t address, std::size_t bytes) {
     std::uintptr_t value;
     std::memcpy(&value, reinterpret_cast<const void*>(address), 8);
     if (value - known_begin_ >= known_bytes_) continue;
-    const Region* region = find_region(known_, value);
+    const Region* region = find_region(*known_, value);
     if (!region || !reached_.emplace(region->begin, *region).second || region->read_only) continue;
     for (Bound& span : spans_) {  // the same memory, bound as well
       if (span.begin < region->end && region->begin < span.end) span.written = true;
@@ -139,7 +139,7 @@ const char* DeviceChecker::outside(std::uintptr_t address, std::size_t bytes, bo
     return put("out-of-bounds %s of %zu bytes: byte offset %zu of memory reached through a pointer, which has %zu",
                address - before->begin, before->end - before->begin);
   }
-  if (find_region(known_, address)) return put("out-of-bounds %s of %zu bytes: in a region that no pointer led to");
+  if (find_region(*known_, address)) return put("out-of-bounds %s of %zu bytes: in a region that no pointer led to");
   if (after != reached_.end() && after->first - address < 4096) {
     return put("out-of-bounds %s of %zu bytes: %zu bytes before memory reached through a pointer",
                after->first - address);

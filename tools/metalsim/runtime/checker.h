@@ -89,9 +89,9 @@ class DeviceChecker {
   };
   std::vector<Bound> spans_;
   const Bound* sites_[512] = {};
-  std::map<std::uintptr_t, Region> known_;  // registered
+  std::shared_ptr<const Regions> known_;  // registered
   std::uintptr_t known_begin_ = 0, known_bytes_ = 0;
-  std::map<std::uintptr_t, Region> reached_;  // those whose address the kernel has loaded
+  Regions reached_;  // those whose address the kernel has loaded
   std::unordered_map<std::uintptr_t, std::unique_ptr<Cells>> cells_;
   std::unordered_map<std::uintptr_t, std::unique_ptr<Bits>> bits_;
   std::uintptr_t cells_at_ = 0, bits_at_ = 0;  // the page found last, by number

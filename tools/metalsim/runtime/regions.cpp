@@ -13,19 +13,25 @@ std::mutex& mutex() {
   static std::mutex it;
   return it;
 }
-std::map<std::uintptr_t, Region>& table() {
-  static std::map<std::uintptr_t, Region> it;
+Regions& table() {
+  static Regions it;
+  return it;
+}
+// Made when it is asked for, dropped when the table changes: launches are many, changes few.
+std::shared_ptr<const Regions>& snapshot() {
+  static std::shared_ptr<const Regions> it;
   return it;
 }
 
 }  // namespace
 
-std::map<std::uintptr_t, Region> regions() {
+std::shared_ptr<const Regions> regions() {
   std::lock_guard<std::mutex> lock(mutex());
-  return table();
+  if (!snapshot()) snapshot() = std::make_shared<const Regions>(table());
+  return snapshot();
 }
 
-const Region* find_region(const std::map<std::uintptr_t, Region>& all, std::uintptr_t address) {
+const Region* find_region(const Regions& all, std::uintptr_t address) {
   auto next = all.upper_bound(address);
   if (next == all.begin()) return nullptr;
   const Region& region = std::prev(next)->second;
@@ -42,11 +48,13 @@ void register_region(const void* base, std::size_t bytes, bool read_only) {
   if (runs_into_next || inside_previous) {
     throw std::invalid_argument("[metalsim.register_region] the memory overlaps a region that is registered already.");
   }
+  snapshot().reset();
   table()[begin] = {begin, begin + bytes, read_only};
 }
 
 void unregister_region(const void* base) {
   std::lock_guard<std::mutex> lock(mutex());
+  snapshot().reset();
   if (!table().erase(reinterpret_cast<std::uintptr_t>(base))) {
     throw std::invalid_argument("[metalsim.unregister_region] no region begins at this address.");
   }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 
 namespace metalsim {
 
@@ -11,10 +12,12 @@ struct Region {
   bool read_only;
 };
 
-/// The regions as they are now, by begin. A launch works on its own copy.
-std::map<std::uintptr_t, Region> regions();
+using Regions = std::map<std::uintptr_t, Region>;  // by begin
+
+/// The regions as they are now; later changes are not seen in it.
+std::shared_ptr<const Regions> regions();
 
 /// The region that `address` lies in, or null.
-const Region* find_region(const std::map<std::uintptr_t, Region>& all, std::uintptr_t address);
+const Region* find_region(const Regions& all, std::uintptr_t address);
 
 }  // namespace metalsim
