@@ -1,16 +1,12 @@
 // csrc/cpu/gemm_pack.cpp: weights of the codec from torch's orientation to panels of int16, once at load.
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
-#include <limits>
 #include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "checkpoint/bf16.h"
+#include "checkpoint/int16.h"
 #include "core/error.h"
 #include "cpu/gemm.h"
 
@@ -18,54 +14,7 @@ namespace personaplex::cpu {
 
 namespace {
 
-constexpr float kLargest = 32767.0F;
-
-/// Copies values [begin, begin + count) of t.
-void read(const TensorView& t, std::int64_t begin, std::int64_t count, float* out) {
-  const std::byte* from = t.data + static_cast<std::size_t>(begin) * size_of(t.dtype);
-  if (t.dtype == DType::kF32) {
-    std::memcpy(out, from, static_cast<std::size_t>(count) * sizeof(float));
-    return;
-  }
-  if (t.dtype != DType::kBF16 && t.dtype != DType::kF16) {
-    bad_argument("pack", std::string("expected weights of F32, F16 or BF16, got ") + name_of(t.dtype) + ".");
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint16_t half;
-    std::memcpy(&half, from + i * 2, 2);
-    out[i] = t.dtype == DType::kBF16 ? from_bf16_bits(half) : from_f16_bits(half);
-  }
-}
-
-/// The largest magnitude, as bits, whose order is that of the values, with infinity and NaN above all others.
-std::int32_t largest_bits(const float* values, std::int64_t count) {
-  std::int32_t largest = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    largest = std::max(largest, std::bit_cast<std::int32_t>(values[i]) & 0x7FFFFFFF);
-  }
-  return largest;
-}
-
-/// The scale of weights whose largest magnitude has these bits; 0, of weights that become 0, where it would be
-/// denormal. Throws WeightsError where that is no finite number.
-float scale_of(std::int32_t bits, const TensorView& weight) {
-  const auto largest = std::bit_cast<float>(bits);
-  if (!std::isfinite(largest)) {
-    throw WeightsError("[Mimi] expected finite weights in " + shape_string(weight.shape) +
-                       "; one is infinite or not a number.");
-  }
-  const float scale = largest / kLargest;
-  return scale < std::numeric_limits<float>::min() ? 0.0F : scale;
-}
-
-/// What `rounded` divides by: everything becomes 0 where the scale is.
-float divisor_of(float scale) { return scale == 0.0F ? std::numeric_limits<float>::infinity() : scale; }
-
-/// value / divisor to the nearest integer, ties to even. No branches: compilers vectorize it.
-std::int16_t rounded(float value, float divisor) {
-  constexpr float kNoFraction = 12582912.0F;  // 1.5 * 2^23: a sum with it has no bits after the point
-  return static_cast<std::int16_t>((value / divisor + kNoFraction) - kNoFraction);
-}
+using namespace int16;
 
 template <typename T>
 std::shared_ptr<T> aligned_array(std::size_t count) {
@@ -87,10 +36,7 @@ std::shared_ptr<const float> repeated_bias(const TensorView& bias, int times) {
 /// Row `index` of weights [n, k] as integers; returns their scale. `row` has room for k values.
 float quantize_row(const TensorView& weight, int index, int k, float* row, std::int16_t* out) {
   read(weight, std::int64_t{index} * k, k, row);
-  const float scale = scale_of(largest_bits(row, k), weight);
-  const float divisor = divisor_of(scale);
-  for (int i = 0; i < k; ++i) out[i] = rounded(row[i], divisor);
-  return scale;
+  return round_row(row, k, weight, out);
 }
 
 /// A weight of [n, channels, taps].

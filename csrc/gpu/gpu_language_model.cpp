@@ -2,70 +2,56 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "gpu/gpu_codec.h"
 #include "gpu/gpu_ops.h"
 #include "gpu/kernel_params.h"
+#include "gpu/operands.h"
 
 namespace personaplex::gpu {
 
 namespace {
 
-// A ring of so few slots is attended to by the projection that follows.
-constexpr int kSmallRing = 32;
-
-template <typename T>
-const T& as(const ops::Weight& w) {
-  return dynamic_cast<const T&>(w);
-}
-
-std::uint32_t count(std::int64_t n, std::int64_t each) { return static_cast<std::uint32_t>((n + each - 1) / each); }
-std::int32_t int32(std::int64_t n) { return static_cast<std::int32_t>(n); }
-std::size_t floats(std::int64_t n) { return static_cast<std::size_t>(n) * sizeof(float); }
+// So few positions are attended to by the projection that follows.
+constexpr int kFewVisible = 32;
+constexpr int kFewValues = 4096;  // of all heads
 
 /// How a product is shared out: see kernels/lm_product.metal.
 struct Tile {
   const char* name = "";
   int rows = 1;  // of a simdgroup
   int simdgroups = 8;
-  int split = 1;  // simdgroups that share a row
+  int split = 1;   // simdgroups that share a row
+  int passes = 1;  // times that a threadgroup goes through x
 
-  std::uint32_t groups(std::int64_t slots) const { return count(slots, std::int64_t{simdgroups} / split * rows); }
+  std::int64_t slots() const { return std::int64_t{simdgroups} / split * rows; }
+  std::uint32_t groups(std::int64_t n) const { return count(n, slots() * passes); }
   std::uint32_t threads() const { return static_cast<std::uint32_t>(32 * simdgroups); }
 };
 
-Tile tile_for(std::int64_t n, std::int64_t k, int columns) {
-  if (columns > 1) return {"c8", 4, 8, 1};
-  // Few rows: several simdgroups share each, so that there are threadgroups enough to fill a GPU.
-  if (n <= 2048) return {"r1_c1", 1, 8, k >= 2048 ? 4 : 2};
-  return {"r2_c1", 2, 8, k > 8192 ? 2 : 1};
+/// The fastest of those that were timed on an H200 with matrices of this kind; any is right.
+Tile tile_for(const GpuMatrix& m, int columns) {
+  if (columns > 1) return {"c8", 4, 8, 1, 1};
+  const bool long_rows = m.k >= 2048;
+  if (m.n >= 8192) {
+    if (m.bits == 16) return {"r4_c1", 4, 8, 4, 1};
+    if (m.n < 20000) return {"r2_c1", 2, 8, 1, 2};
+    return m.bits == 4 ? Tile{"r4_c1", 4, 4, 1, 3} : Tile{"r2_c1", 2, 8, 1, 3};
+  }
+  if (m.n >= 2048) {
+    if (!long_rows) return {"r2_c1", 2, 8, 1, 1};
+    return m.bits == 16 ? Tile{"r4_c1", 4, 16, 4, 1} : Tile{"r4_c1", 4, 8, 2, 1};
+  }
+  return {"r2_c1", 2, 8, long_rows ? 4 : 1, 1};
 }
 
-/// A threadgroup of a product that appends to an int8 ring has whole heads.
-Tile whole_heads(Tile tile, int head_dim) {
-  while (tile.simdgroups / tile.split * tile.rows % head_dim != 0) {
-    if (tile.split > 1) {
-      tile.split /= 2;
-    } else if (tile.simdgroups < 16) {
-      tile.simdgroups *= 2;
-    } else {
-      tile = {"h4_c1", 4, 32, 1};
-      break;
-    }
-  }
+/// A threadgroup of a product that appends to an int8 ring has whole heads, in up to 1024 slots (128 with c8).
+Tile whole_heads(int columns, int head_dim) {
+  Tile tile = columns > 1 ? Tile{"c8", 4, 8, 1, 1} : Tile{"r4_c1", 4, 16, 1, 1};
+  while (tile.slots() * tile.passes % head_dim != 0) ++tile.passes;
   return tile;
 }
 
 Operand weight(const ops::Place& at, std::size_t bytes) { return bytes == 0 ? Operand{} : reads(at, bytes); }
-
-/// A layer's part of the pages, which a kernel reaches through the table.
-Operand pages(const ops::Ring& ring, bool written) {
-  return {{ring.pages.memory, ring.pages.offset + ring.offset}, ring.page_bytes(), written};
-}
-Operand page_table(const ops::Ring& ring) {
-  return reads(ring.pages, static_cast<std::size_t>(ring.slots / ops::kRingPage) * sizeof(std::byte*));
-}
-Operand columns_at(ops::Place at, int columns) {
-  return reads(at, static_cast<std::size_t>(columns) * sizeof(ops::Column));
-}
 
 }  // namespace
 
@@ -92,11 +78,17 @@ void GpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place id
 }
 
 void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) {
+  if (const auto* panels = dynamic_cast<const GpuPanels*>(&w)) {
+    flush_attention();
+    codec_->call(Project{panels, x, columns, how, y});
+    return;
+  }
+  codec_->finish();
   const auto& m = as<GpuMatrix>(w);
-  const bool of_waiting = waiting_ != nullptr && waiting_->out.memory == x.memory && waiting_->out.offset == x.offset;
+  const bool of_waiting = waiting_ != nullptr && waiting_->out == x;
   if (of_waiting && columns == 1 && how.epilogue == ops::Epilogue::kAdd && how.norm.weight == nullptr) {
     const Waiting& a = *waiting_;
-    const Tile tile{"r1_c1", 1, 8, 2};
+    const Tile tile{"r2_c1", 2, 8, 1, 1};
     recorder_.add(std::string("attend_project_") + m.format() + "_" + tile.name,
                   {reads(a.q, floats(m.k)), columns_at(a.at, 1), page_table(a.ring), weight(m.words, m.word_bytes),
                    weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes), writes(y, floats(m.n))},
@@ -111,25 +103,29 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
   if (how.epilogue == ops::Epilogue::kGelu || how.scale != nullptr || how.norm.bias != nullptr) {
     bad_argument("GpuOps.project", "a matrix of the language model has neither GELU nor layer scale nor layer norm.");
   }
-  const Tile tile = tile_for(m.n, m.k, columns);
+  const Tile tile = tile_for(m, columns);
   const std::int64_t out = swiglu ? m.n / 2 : m.n;
   const GpuVector* norm = how.norm.weight == nullptr ? nullptr : &as<GpuVector>(*how.norm.weight);
   recorder_.add(std::string("qmv_") + m.format() + "_" + tile.name,
                 {reads(x, floats(columns * m.k)), norm == nullptr ? Operand{} : reads(norm->values, floats(m.k)),
                  weight(m.words, m.word_bytes), weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes),
                  writes(y, floats(columns * out))},
-                ProductParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split,
+                ProductParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, tile.passes,
                               static_cast<std::int32_t>(how.epilogue), norm == nullptr ? 0 : 1},
                 {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads());
 }
 
 void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const ops::Norm& norm, float max_period,
                          const ops::Ring& ring, ops::Place at, ops::Place q) {
+  if (const auto* panels = dynamic_cast<const GpuPanels*>(&w)) {
+    flush_attention();
+    codec_->call(ProjectQkv{panels, x, columns, norm, max_period, ring, at, q});
+    return;
+  }
   flush();
   const auto& m = as<GpuMatrix>(w);
   const auto& factor = as<GpuVector>(*norm.weight);
-  Tile tile = columns > 1 ? Tile{"c8", 4, 8, 1} : Tile{"r2_c1", 2, 8, m.k > 2048 ? 1 : 2};
-  if (ring.bits == 8) tile = whole_heads(tile, ring.head_dim);
+  const Tile tile = ring.bits == 8 ? whole_heads(columns, ring.head_dim) : tile_for(m, columns);
   const bool rotary = max_period != 0.0F;
   const std::int64_t angle_count = std::int64_t{columns} * ring.head_dim;
   recorder_.add(std::string("qkv_") + m.format() + "_" + tile.name,
@@ -138,15 +134,21 @@ void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const 
                  rotary ? reads(angles(at, columns, ring.head_dim, max_period), floats(angle_count)) : Operand{},
                  columns_at(at, columns), page_table(ring),
                  writes(q, floats(std::int64_t{columns} * ring.heads * ring.head_dim))},
-                QkvParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, 1, ring.heads, ring.head_dim,
-                          rotary ? 1 : 0, ring.bits, static_cast<std::uint32_t>(ring.offset)},
+                QkvParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, tile.passes, 1, ring.heads,
+                          ring.head_dim, rotary ? 1 : 0, ring.bits, static_cast<std::uint32_t>(ring.offset)},
                 {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads(), {pages(ring, true)});
 }
 
 void GpuOps::attend(ops::Place q, const ops::Ring& ring, ops::Place at, int columns, ops::Place out) {
+  if (ring.bits == 32) {  // the codec's
+    flush_attention();
+    codec_->call(Attend{q, ring, at, columns, out});
+    return;
+  }
   flush();
   const Waiting what{q, ring, at, out};
-  if (columns == 1 && ring.slots <= kSmallRing && ring.bits == 16) {
+  if (columns == 1 && ring.visible > 0 && ring.visible <= kFewVisible && ring.bits == 16 && ring.head_dim % 8 == 0 &&
+      ring.heads * ring.head_dim <= kFewValues) {
     waiting_ = std::make_unique<Waiting>(what);
   } else {
     attend_now(what, columns);
@@ -154,6 +156,11 @@ void GpuOps::attend(ops::Place q, const ops::Ring& ring, ops::Place at, int colu
 }
 
 void GpuOps::flush() {
+  codec_->finish();
+  flush_attention();
+}
+
+void GpuOps::flush_attention() {
   if (waiting_ == nullptr) return;
   const auto what = std::move(waiting_);
   attend_now(*what, 1);
@@ -185,6 +192,10 @@ void GpuOps::attend_now(const Waiting& what, int columns) {
 
 void GpuOps::norm(const ops::Norm& norm, ops::Place x, int columns, ops::Place y) {
   flush();
+  norm_now(norm, x, columns, y);
+}
+
+void GpuOps::norm_now(const ops::Norm& norm, ops::Place x, int columns, ops::Place y) {
   const auto& weight = as<GpuVector>(*norm.weight);
   const auto dim = static_cast<std::int64_t>(weight.count);
   const bool layer = norm.bias != nullptr;

@@ -7,10 +7,16 @@
 
 #include "checkpoint/to_floats.h"
 #include "core/rotary.h"
+#include "gpu/gpu_codec.h"
 
 namespace personaplex::gpu {
 
-GpuOps::GpuOps(std::unique_ptr<Queue> queue) : queue_(std::move(queue)), weights_(*queue_) {}
+std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue) {
+  return std::make_unique<GpuOps>(std::move(queue));
+}
+
+GpuOps::GpuOps(std::unique_ptr<Queue> queue)
+    : queue_(std::move(queue)), weights_(*queue_), codec_(std::make_unique<GpuCodec>(*this)) {}
 GpuOps::~GpuOps() = default;
 
 ops::WeightPtr GpuOps::matrix(const Matrix& m) {
@@ -52,8 +58,7 @@ void GpuOps::Angles::fill() const {
 
 ops::Place GpuOps::angles(ops::Place at, int columns, int head_dim, float max_period) {
   const auto same = [&](const Angles& a) {
-    return a.at.memory == at.memory && a.at.offset == at.offset && a.columns == columns && a.head_dim == head_dim &&
-           a.max_period == max_period;
+    return a.at == at && a.columns == columns && a.head_dim == head_dim && a.max_period == max_period;
   };
   const Angles* found = nullptr;
   for (const auto& a : all_angles_) {
@@ -90,6 +95,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
   } else {
     used_angles_.clear();
     waiting_.reset();
+    codec_->begin();
     recorder_.begin(state);
     calls();
     flush();

@@ -14,6 +14,8 @@
 
 namespace personaplex::gpu {
 
+class GpuCodec;
+
 /// The operations on a GPU: what the fused engine needs of it.
 std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue);
 
@@ -28,6 +30,11 @@ class GpuOps : public ops::Ops {
   ops::WeightPtr matrix(const Matrix& m) override;
   ops::WeightPtr table(const Matrix& m) override { return matrix(m); }
   ops::WeightPtr vector(const TensorView& t) override;
+  ops::WeightPtr linear(const TensorView& t) override;
+  ops::WeightPtr conv(const Conv& c, int stride, int dilation) override;
+  ops::WeightPtr conv_transpose(const Conv& c, int stride) override;
+  ops::WeightPtr upsample(const Conv& c, int stride) override;
+  ops::WeightPtr codebook(const RvqLevel& level) override;
 
   void run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) override;
 
@@ -38,6 +45,12 @@ class GpuOps : public ops::Ops {
   void attend(ops::Place q, const ops::Ring& ring, ops::Place at, int columns, ops::Place out) override;
   void norm(const ops::Norm& norm, ops::Place x, int columns, ops::Place y) override;
   void sample(ops::Place logits, int n, ops::Place draw, int stream, ops::Place token) override;
+
+  void conv(const ops::Weight& w, ops::Place window, int count, const ops::ConvOutput& out) override;
+  void upsample(const ops::Weight& w, ops::Place window, int count, ops::Place y) override;
+  void replicate(const ops::Weight& w, ops::Place window, ops::Place is_first) override;
+  void quantize(std::span<const ops::Weight* const> levels, ops::Place x, ops::Place codes) override;
+  void dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) override;
 
   /// Dispatches so far.
   std::uint64_t calls() const override { return calls_; }
@@ -66,9 +79,11 @@ class GpuOps : public ops::Ops {
   ops::Place angles(ops::Place at, int columns, int head_dim, float max_period);
   /// Memory between two dispatches of one operation; the same for all of a size.
   ops::Place scratch(std::size_t bytes);
-  /// Dispatches the attention that waits, if one does.
+  /// Dispatches all that waits.
   void flush();
+  void flush_attention();
   void attend_now(const Waiting& what, int columns);
+  void norm_now(const ops::Norm& norm, ops::Place x, int columns, ops::Place y);
 
   std::unique_ptr<Queue> queue_;
   WeightMemory weights_;
@@ -77,6 +92,8 @@ class GpuOps : public ops::Ops {
   std::vector<std::unique_ptr<Angles>> all_angles_;
   std::vector<const Angles*> used_angles_;  // by the run being recorded
   std::unique_ptr<Waiting> waiting_;
+  friend class GpuCodec;  // the rest of it
+  std::unique_ptr<GpuCodec> codec_;
   std::vector<std::unique_ptr<ops::Memory>> scratch_;
   std::uint64_t calls_ = 0;
 };

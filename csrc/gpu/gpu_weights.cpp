@@ -20,6 +20,17 @@ ops::Place WeightMemory::put(const void* data, std::size_t bytes) {
   return at;
 }
 
+ops::Place WeightMemory::joined(const std::vector<ops::Place>& parts, std::size_t bytes) {
+  for (const Joined& j : joined_) {
+    if (j.bytes == bytes && j.parts == parts) return j.at;
+  }
+  std::vector<std::byte> all(parts.size() * bytes);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    parts[i].memory->read(parts[i].offset, bytes, all.data() + i * bytes);
+  }
+  return joined_.emplace_back(Joined{parts, bytes, put(all.data(), all.size())}).at;
+}
+
 const char* GpuMatrix::format() const {
   if (bits == 16) return "bf16";
   if (bits == 8) return half_scales ? "b8_f16" : "b8_bf16";

@@ -14,11 +14,19 @@ class WeightMemory {
   explicit WeightMemory(Queue& queue) : queue_(queue) {}
   /// A copy on the device, at a multiple of 256 bytes.
   ops::Place put(const void* data, std::size_t bytes);
+  /// Where these stretches of weights, `bytes` from each place on, lie one behind the other: a copy, made once.
+  ops::Place joined(const std::vector<ops::Place>& parts, std::size_t bytes);
 
  private:
   Queue& queue_;
   std::vector<std::unique_ptr<ops::Memory>> pieces_;
   std::size_t used_ = 0;  // of the last one
+  struct Joined {
+    std::vector<ops::Place> parts;
+    std::size_t bytes;  // of each
+    ops::Place at;
+  };
+  std::vector<Joined> joined_;
 };
 
 /// A matrix of the language model in the checkpoint's layout.

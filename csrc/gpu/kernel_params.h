@@ -1,4 +1,4 @@
-// csrc/gpu/kernel_params.h: the structs that kernels/lm_*.metal take as `constant Params&`, field by field.
+// csrc/gpu/kernel_params.h: the structs that kernels/*.metal take as `constant Params&`, field by field.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,11 @@ struct EmbedParams {
 };
 
 struct ProductParams {
-  std::int32_t n, k, columns, group_shift, split, epilogue, norm;
+  std::int32_t n, k, columns, group_shift, split, passes, epilogue, norm;
 };
 
 struct QkvParams {
-  std::int32_t n, k, columns, group_shift, split, norm, heads, head_dim, rotary, kv_bits;
+  std::int32_t n, k, columns, group_shift, split, passes, norm, heads, head_dim, rotary, kv_bits;
   std::uint32_t offset;
 };
 
@@ -45,6 +45,46 @@ struct NormParams {
 
 struct SampleParams {
   std::int32_t n, stream;
+};
+
+struct CodecConvParams {
+  std::int32_t count, outputs, groups, width, row_stride, group_stride, splits, flags, replicate, columns_in;
+};
+
+struct CodecResidualParams {
+  std::int32_t count, channels, hidden, taps, dilation, flags;
+};
+
+struct CodecCarryParams {
+  std::int32_t windows;
+};
+
+struct CodecUpsampleParams {
+  std::int32_t count, channels, stride, has_bias;
+};
+
+struct CodecLinearParams {
+  std::int32_t columns, outputs, inputs, splits, parts, layer_scale;
+};
+
+struct CodecQkvParams {
+  std::int32_t columns, heads, head_dim, inputs, splits;
+  std::uint32_t offset;
+};
+
+struct CodecAttendParams {
+  std::int32_t columns, heads, head_dim, slots;
+  std::uint32_t offset;
+  std::int32_t outputs, slices, layer_scale;
+  float factor;
+};
+
+struct CodecQuantizeParams {
+  std::int32_t step, levels0, levels1, bins, d, groups;
+};
+
+struct CodecDequantizeParams {
+  std::int32_t outputs, d, bins, levels0, levels1;
 };
 
 }  // namespace personaplex::gpu

@@ -19,6 +19,7 @@ ops::Ring ring_of(const RingShape& shape) {
   ring.heads = shape.heads;
   ring.head_dim = shape.head_dim;
   ring.slots = shape.slots();
+  ring.visible = shape.context;
   return ring;
 }
 

@@ -122,13 +122,13 @@ struct CaseRun::Parts {
   std::size_t results = 0;  // floats at y
   bool integers = false;    // results are int32 at tokens
 
-  Memory& allocate(Ops& ops, std::size_t bytes) {
-    memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64), Use::kState));
+  Memory& allocate(Ops& ops, std::size_t bytes, Use use = Use::kState) {
+    memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64), use));
     return *memories.back();
   }
   template <typename T>
-  Memory& put(Ops& ops, const std::vector<T>& values) {
-    Memory& memory = allocate(ops, values.size() * sizeof(T));
+  Memory& put(Ops& ops, const std::vector<T>& values, Use use = Use::kState) {
+    Memory& memory = allocate(ops, values.size() * sizeof(T), use);
     memory.write(0, values.size() * sizeof(T), values.data());
     return memory;
   }
@@ -184,6 +184,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     ring.heads = c.heads;
     ring.head_dim = c.head_dim;
     ring.slots = (c.positions + kMaxColumns + kRingPage - 1) / kRingPage * kRingPage;
+    ring.visible = c.positions;
     // The newest column is at position `first` + columns - 1, in a ring that has wrapped.
     const std::int64_t first = 2 * std::int64_t{ring.slots} + c.positions / 2;
     std::vector<Column> at(kMaxColumns);
@@ -191,7 +192,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
       const std::int64_t position = first + t;
       at[size(t)] = {position, position + 1 - c.positions, static_cast<std::int32_t>(position % ring.slots), 0};
     }
-    p.at = {&p.put(ops, at), 0};
+    p.at = {&p.put(ops, at, Use::kInput), 0};
     for (int copy = 0; copy < (c.op == Op::kAttend ? copies : 1); ++copy) {
       std::vector<const Memory*> pages;
       std::vector<std::byte*> table;
@@ -217,7 +218,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     p.integers = true;
   } else if (c.op == Op::kSample) {
     p.x = p.fill(ops, random, size(c.n), 4.0F);
-    p.at = {&p.put(ops, std::vector<Draw>{{0.8F, c.k, 0, 0, seed, 0}}), 0};
+    p.at = {&p.put(ops, std::vector<Draw>{{0.8F, c.k, 0, 0, seed, 0}}, Use::kInput), 0};
     p.tokens = {&p.allocate(ops, sizeof(std::int32_t)), 0};
     p.results = 1;
     p.integers = true;

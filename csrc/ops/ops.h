@@ -51,6 +51,7 @@ struct Place {
   std::size_t offset = 0;
 
   Place operator+(std::size_t more) const { return {memory, offset + more}; }
+  bool operator==(const Place&) const = default;
   explicit operator bool() const { return memory != nullptr; }
   /// Where it is, on a device whose memory the host shares.
   template <typename T>
@@ -93,7 +94,8 @@ struct Ring {
   std::size_t offset = 0;
   int bits = 16;  // 32: float32; 16: bfloat16; 8: int8 with a scale per slot and head
   int heads = 0, head_dim = 0;
-  int slots = 0;  // a multiple of kRingPage
+  int slots = 0;    // a multiple of kRingPage
+  int visible = 0;  // positions that a column sees at most
 
   /// Of this layer in one page.
   std::size_t page_bytes() const {
