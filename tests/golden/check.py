@@ -359,7 +359,7 @@ def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, ex
     parts = ("temporal_bits", "depformer_bits", "head_bits", "embedding_bits") if options.bits < 16 else ()
     return _core.Model(
         checkpoint,
-        device=options.device,
+        device="cpu" if exact and options.engine == "fused" else options.device,
         engine="graph" if exact else options.engine,
         dtype="float32" if exact or options.engine == "graph" else "auto",
         depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
