@@ -253,7 +253,6 @@ PERSONAPLEX_AVX512_VNNI void some_rows(const Row* rows, std::int64_t parts, cons
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sum[r][v] = V::load(total + r * kAll + v * V::kLanes);
   }
-#pragma GCC unroll 1
   for (std::int64_t p = 0; p < parts; ++p) {
     typename V::Integers integer[kRows][kVectors];
 #pragma GCC unroll 8
@@ -285,7 +284,6 @@ PERSONAPLEX_AVX512_VNNI void some_rows(const Row* rows, std::int64_t parts, cons
       }
     }
   }
-#pragma GCC unroll 1
   for (std::int64_t g = 0; g < parts * kPart / kGroup; ++g) {
     typename V::Floats all[kVectors];
 #pragma GCC unroll 2
