@@ -25,7 +25,7 @@ using namespace personaplex::gpu;
 namespace {
 
 struct Params {
-  std::int32_t n, k, columns, group_shift, split, epilogue, norm;
+  std::int32_t n, k, columns, group_shift, split, passes, epilogue, norm;
 };
 
 struct Format {
@@ -172,7 +172,7 @@ int measure(Queue& queue, const Format& format, int n, int k, std::mt19937& rand
     for (const unsigned threads : {64U, 128U, 256U, 512U, 1024U}) {
       for (const int split : {1, 2, 4, 8}) {
         if (threads > tile.most_threads || static_cast<unsigned>(split) > threads / 32) continue;
-        const Params p{n, k, 1, 6, split, 0, 0};
+        const Params p{n, k, 1, 6, split, 1, 0, 0};
         std::memset(y->host, 0xFF, y->bytes);
         const auto one = queue.record({product(kernel, tile, weights.back(), x, y, p, threads)});
         queue.run(*one, nullptr);
