@@ -169,7 +169,7 @@ void check_dispatch(const Dispatch& d, const CudaKernel& kernel) {
   for (std::size_t i = 0; i < d.arguments.size(); ++i) {
     const Argument& a = d.arguments[i];
     const std::string which = "argument " + std::to_string(i);
-    if (a.offset % 16 != 0) wrong(which + ": expected an offset that is a multiple of 16.");
+    if (a.offset % 4 != 0) wrong(which + ": expected an offset that is a multiple of 4.");
     if (a.memory == nullptr) continue;
     if (a.offset > a.memory->bytes || a.bytes > a.memory->bytes - a.offset) {
       wrong(which + ": expected a range within its memory of " + std::to_string(a.memory->bytes) + " bytes, got " +

@@ -226,7 +226,7 @@ void GpuCodec::carry() {
     const std::size_t bytes = list.size() * sizeof list.front();
     const std::size_t windows = list.size() / 4;
     recorder_.add("codec_carry",
-                  {writes({&memory, 0}, memory.bytes), reads(ops_.weights_.put(list.data(), bytes), bytes)},
+                  {writes({&memory, 0}, memory.bytes), reads(ops_.weights_.put_once(list.data(), bytes), bytes)},
                   CodecCarryParams{static_cast<std::int32_t>(windows)}, {static_cast<std::uint32_t>(windows)}, 1024);
   }
 }

@@ -67,14 +67,15 @@ void GpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place id
         {address(m.words), address(m.scales), address(m.biases), m.bits, m.group_shift, m.half_scales ? 1 : 0, 0});
   }
   const std::size_t bytes = list.size() * sizeof(EmbedTable);
-  const ops::Place device_list = weights_.put(list.data(), bytes);
+  const ops::Place device_list = weights_.put_once(list.data(), bytes);
   const std::int64_t dim = as<GpuMatrix>(*tables.front()).k;
-  recorder_.add("embed_sum",
-                {reads(device_list, bytes), reads(ids, tables.size() * kMaxColumns * sizeof(std::int32_t)),
-                 writes(x, floats(columns * dim))},
-                EmbedParams{int32(dim), int32(static_cast<std::int64_t>(tables.size()))},
-                {count(dim, 256), static_cast<std::uint32_t>(columns)},
-                static_cast<std::uint32_t>(32 * std::min<std::size_t>(tables.size(), 24)));
+  const std::size_t id_count = (tables.size() - 1) * kMaxColumns + static_cast<std::size_t>(columns);
+  recorder_.add(
+      "embed_sum",
+      {reads(device_list, bytes), reads(ids, id_count * sizeof(std::int32_t)), writes(x, floats(columns * dim))},
+      EmbedParams{int32(dim), int32(static_cast<std::int64_t>(tables.size()))},
+      {count(dim, 256), static_cast<std::uint32_t>(columns)},
+      static_cast<std::uint32_t>(32 * std::min<std::size_t>(tables.size(), 24)));
 }
 
 void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) {

@@ -20,6 +20,12 @@ ops::Place WeightMemory::put(const void* data, std::size_t bytes) {
   return at;
 }
 
+ops::Place WeightMemory::put_once(const void* data, std::size_t bytes) {
+  ops::Place& at = once_[std::string(static_cast<const char*>(data), bytes)];
+  if (!at) at = put(data, bytes);
+  return at;
+}
+
 ops::Place WeightMemory::joined(const std::vector<ops::Place>& parts, std::size_t bytes) {
   for (const Joined& j : joined_) {
     if (j.bytes == bytes && j.parts == parts) return j.at;

@@ -1,7 +1,9 @@
 // csrc/gpu/gpu_weights.h: weights in memory of a GPU.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "gpu/queue.h"
@@ -14,6 +16,8 @@ class WeightMemory {
   explicit WeightMemory(Queue& queue) : queue_(queue) {}
   /// A copy on the device, at a multiple of 256 bytes.
   ops::Place put(const void* data, std::size_t bytes);
+  /// The same, made once for equal bytes: what a recording needs, and the next one again.
+  ops::Place put_once(const void* data, std::size_t bytes);
   /// Where these stretches of weights, `bytes` from each place on, lie one behind the other: a copy, made once.
   ops::Place joined(const std::vector<ops::Place>& parts, std::size_t bytes);
 
@@ -27,6 +31,7 @@ class WeightMemory {
     ops::Place at;
   };
   std::vector<Joined> joined_;
+  std::map<std::string, ops::Place> once_;  // by their bytes
 };
 
 /// A matrix of the language model in the checkpoint's layout.

@@ -21,7 +21,7 @@ struct Kernel {
 /// A stretch of memory that a kernel gets as one of its buffers, in the order of [[buffer(n)]].
 struct Argument {
   const ops::Memory* memory = nullptr;  // null: the conversation's block, whichever one a list is run for
-  std::size_t offset = 0;               // bytes, a multiple of 16
+  std::size_t offset = 0;               // bytes, a multiple of 4 and of what the kernel reads at once
   std::size_t bytes = 0;                // that the kernel may touch from there on: for barriers
   bool written = false;
 };

@@ -246,7 +246,7 @@ TEST_CASE("cuda: a wrong dispatch is refused while a list is made") {
   CHECK(has(refused([](Dispatch& d) { d.groups[0] = 0; }), "at least 1 in x"));
   CHECK(has(refused([](Dispatch& d) { d.arguments.pop_back(); }), "expected 3 arguments, params included, got 2"));
   CHECK(has(refused([](Dispatch& d) { d.params.pop_back(); }), "expected params of 8 bytes, got 7"));
-  CHECK(has(refused([](Dispatch& d) { d.arguments[1].offset = 8; }), "multiple of 16"));
+  CHECK(has(refused([](Dispatch& d) { d.arguments[1].offset = 2; }), "multiple of 4"));
   CHECK(has(refused([](Dispatch& d) { d.arguments[1].offset = 16; }), "within its memory of 64 bytes, got 64 from 16"));
   CHECK(has(refused([&](Dispatch& d) { d.arguments[1].memory = x.get(); }), "expected no kernel to write an input"));
   CHECK(has(refused([](Dispatch& d) { d.kernel = nullptr; }), "expected a kernel of this queue"));
