@@ -14,7 +14,7 @@
 
 #include "cpu/cpu_ops.h"
 #include "gpu/cuda_queue.h"
-#include "gpu/cuda_sources.h"
+#include "gpu/kernel_source.h"
 #include "gpu/gpu_ops.h"
 #include "ops/case_run.h"
 

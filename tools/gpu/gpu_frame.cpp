@@ -15,7 +15,7 @@
 
 #include "checkpoint/weights.h"
 #include "gpu/cuda_queue.h"
-#include "gpu/cuda_sources.h"
+#include "gpu/kernel_source.h"
 #include "gpu/gpu_ops.h"
 #include "model/fused_engine.h"
 
