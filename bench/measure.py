@@ -12,7 +12,8 @@ import numpy as np
 from frames import FRAME_MS, Conversation, Frame, Round, memory_of, times
 
 import personaplex
-from personaplex import _core
+from personaplex import _core, nvrtc
+from personaplex.cache_dir import cache_dir
 from personaplex.progress import announce, progress_bar
 
 MOST_FRAMES = 50  # a round, when --frames is not given; fewer where they are slow
@@ -84,9 +85,8 @@ def measure(model: personaplex.Model, options: argparse.Namespace, load_s: float
     context = talk.position
     count = options.frames or _frames_per_round(warm)
     peak = machine.peak_bytes()  # before memory is taken for the bandwidth
-    on_cpu = model.info["device"] == "cpu"
     calls = model._core.calls
-    edges = [_bandwidth(model) if on_cpu else {}]
+    edges = [_bandwidth(model)]
     rounds = []
     with progress_bar("measuring", "frame") as update:
 
@@ -97,7 +97,7 @@ def measure(model: personaplex.Model, options: argparse.Namespace, load_s: float
         for _ in range(options.rounds):
             frames = talk.run(count, options.paced, tick)
             peak = max(peak, machine.resident_bytes())
-            edges.append(_bandwidth(model) if on_cpu else {})
+            edges.append(_bandwidth(model))
             rounds.append(Round(frames, {name: edges[-2][name] + edges[-1][name] for name in edges[-1]}))
     calls = None if calls is None else (model._core.calls - calls) / (options.rounds * count)
     return Measurement(rounds, context, load_s, fill_s, peak, calls), talk
@@ -164,4 +164,9 @@ def _depformer_ms(model: personaplex.Model) -> float:
 
 
 def _bandwidth(model: personaplex.Model) -> dict[str, list[float]]:
-    return _core.read_bandwidth(**memory_of(model), passes=3)
+    """GB/s of the memory that this model computes from, by reading loop; nothing where it cannot be measured."""
+    if model.info["device"] == "cpu":
+        return _core.read_bandwidth(**memory_of(model), passes=3)
+    if model.info["device"] == "cuda" and model.info["engine"] == "fused":
+        return _core.read_gpu_bandwidth(passes=3, nvrtc=nvrtc.folder(), kernel_cache=str(cache_dir() / "kernels"))
+    return {}

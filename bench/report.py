@@ -43,8 +43,8 @@ def report(model_info: Json, measured: Measurement, counted: dict[str, int], opt
         fraction = (counted["temporal"] + counted["depformer"]) / lm / 1e6 / bandwidth
         floor = counted["total"] / bandwidth / 1e6
     names = (
-        *("device", "engine", "engine_note", "dtype", "kv_dtype", "instruction_set", "threads", "bits", "group_size"),
-        *("weight_bytes", "compiled", "compile_note"),
+        *("device", "device_note", "engine", "engine_note", "dtype", "kv_dtype", "instruction_set", "threads"),
+        *("bits", "group_size", "weight_bytes", "compiled", "compile_note"),
     )
     return {
         "model": model_info["name"],
@@ -109,7 +109,7 @@ def table(result: Json) -> str:
         f"{result['engine']} engine, {result['dtype']}, keys and values {result['kv_dtype']}; bits: {bits}",
         f"{result['frames']} frames in {result['rounds']} rounds, from {result['context']} frames in memory"
         + (", one every 80 ms" if result["paced"] else ""),
-        *(f"note: {result[note]}" for note in ("engine_note", "compile_note") if result[note]),
+        *(f"note: {result[note]}" for note in ("device_note", "engine_note", "compile_note") if result[note]),
         "",
         f"{'part':16}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'MB':>10}{'GB/s':>8}{'of memory':>11}",
     ]

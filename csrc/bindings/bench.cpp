@@ -9,6 +9,9 @@
 #include "core/stopwatch.h"
 #include "cpu/cpu_ops.h"
 #include "cpu/read_bandwidth.h"
+#include "gpu/cuda_queue.h"
+#include "gpu/kernel_source.h"
+#include "gpu/read_bandwidth.h"
 #include "ops/case_run.h"
 
 namespace personaplex::bindings {
@@ -19,6 +22,7 @@ namespace {
 constexpr std::size_t kWorkingSet = std::size_t{256} << 20;
 constexpr std::size_t kMostCopies = 64;
 constexpr int kMaxMegabytes = 1 << 20;
+constexpr int kMostGpuMegabytes = 1 << 14;
 
 std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megabytes, int passes) {
   if (threads < 0 || threads > cpu::kMaxThreads || megabytes < 1 || megabytes > kMaxMegabytes || passes < 1) {
@@ -30,6 +34,18 @@ std::map<std::string, std::vector<double>> read_bandwidth(int threads, int megab
   const Unlocked unlocked;
   const auto pool = cpu::process_pool(threads);
   return cpu::read_bandwidth(*pool, static_cast<std::size_t>(megabytes) * 1'000'000, passes);
+}
+
+std::map<std::string, std::vector<double>> read_gpu_bandwidth(int megabytes, int passes, const std::string& nvrtc,
+                                                              const std::string& kernel_cache) {
+  if (megabytes < 1 || megabytes > kMostGpuMegabytes || passes < 1) {
+    bad_argument("read_gpu_bandwidth", "expected megabytes from 1 to " + std::to_string(kMostGpuMegabytes) +
+                                           " and passes of 1 or more, got " + std::to_string(megabytes) + " and " +
+                                           std::to_string(passes) + ".");
+  }
+  const Unlocked unlocked;
+  const auto queue = gpu::make_cuda_queue({.nvrtc = nvrtc, .cache = kernel_cache, .sources = gpu::cuda_sources()});
+  return gpu::read_bandwidth(*queue, static_cast<std::size_t>(megabytes) * 1'000'000, passes);
 }
 
 cpu::Isa named_isa(const std::string& name) {
@@ -93,6 +109,8 @@ std::string shape_of(const ops::Case& c) {
 
 void register_bench(nb::module_& m) {
   m.def("read_bandwidth", &read_bandwidth, nb::arg("threads") = 0, nb::arg("megabytes") = 512, nb::arg("passes") = 5);
+  m.def("read_gpu_bandwidth", &read_gpu_bandwidth, nb::arg("megabytes") = 1024, nb::arg("passes") = 5,
+        nb::arg("nvrtc") = "", nb::arg("kernel_cache") = "");
   nb::class_<ops::Case>(m, "KernelCase")
       .def_prop_ro("op", [](const ops::Case& c) { return ops::name_of(c.op); })
       .def_ro("name", &ops::Case::name)

@@ -14,6 +14,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/handles.h"
+#include "session/device.h"
 
 namespace personaplex::bindings {
 
@@ -151,6 +152,7 @@ nb::dict info_dict(const Model& model) {
   d["device"] = i.device;
   d["device_name"] = i.device_name;
   d["engine"] = i.engine;
+  d["device_note"] = i.device_note;
   d["engine_note"] = i.engine_note;
   d["instruction_set"] = i.instruction_set;
   d["threads"] = i.threads > 0 ? nb::cast(i.threads) : nb::none();
@@ -263,7 +265,7 @@ void register_model(nb::module_& m) {
           [](Model* self, const std::string& source, const std::string& device, const std::string& engine,
              const std::string& dtype, int temporal_bits, int depformer_bits, int head_bits, int embedding_bits,
              int group_size, int depformer_steps, int context, int kv_bits, int threads, bool compile, bool dequantize,
-             std::uint64_t weights_seed) {
+             std::uint64_t weights_seed, const std::string& nvrtc, const std::string& kernel_cache) {
             ModelOptions options;
             options.source = source;
             options.device = device;
@@ -276,6 +278,8 @@ void register_model(nb::module_& m) {
             options.threads = threads;
             options.compile = compile;
             options.weights_seed = weights_seed;
+            options.cuda.nvrtc = nvrtc;
+            options.cuda.cache = kernel_cache;
             const Unlocked unlocked;
             new (self) Model(options);
           },
@@ -283,7 +287,8 @@ void register_model(nb::module_& m) {
           nb::arg("dtype") = "auto", nb::arg("temporal_bits") = 0, nb::arg("depformer_bits") = 0,
           nb::arg("head_bits") = 0, nb::arg("embedding_bits") = 0, nb::arg("group_size") = 0,
           nb::arg("depformer_steps") = 0, nb::arg("context") = 0, nb::arg("kv_bits") = 0, nb::arg("threads") = 0,
-          nb::arg("compile") = false, nb::arg("dequantize") = false, nb::arg("weights_seed") = 0)
+          nb::arg("compile") = false, nb::arg("dequantize") = false, nb::arg("weights_seed") = 0, nb::arg("nvrtc") = "",
+          nb::arg("kernel_cache") = "")
       .def_prop_ro("config", &config_dict)
       .def_prop_ro("info", &info_dict)
       .def_prop_ro("calls", &calls)

@@ -11,6 +11,10 @@
 
 namespace personaplex::gpu {
 
+std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue) {
+  return std::make_unique<GpuOps>(std::move(queue));
+}
+
 GpuOps::GpuOps(std::unique_ptr<Queue> queue)
     : queue_(std::move(queue)), weights_(*queue_), codec_(std::make_unique<GpuCodec>(*this)) {}
 GpuOps::~GpuOps() = default;

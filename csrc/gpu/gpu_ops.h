@@ -16,6 +16,9 @@ namespace personaplex::gpu {
 
 class GpuCodec;
 
+/// The operations on a GPU: what the fused engine needs of it.
+std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue);
+
 class GpuOps : public ops::Ops {
  public:
   explicit GpuOps(std::unique_ptr<Queue> queue);

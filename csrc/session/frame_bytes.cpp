@@ -87,4 +87,15 @@ FrameBytes frame_bytes(const Weights& weights, int kv_bits, int mimi_bits) {
   return out;
 }
 
+ResidentBytes resident_bytes(const Weights& weights, int kv_bits) {
+  const FrameBytes frame = frame_bytes(weights, kv_bits, 16);
+  const MimiConfig& mimi = weights.config.mimi;
+  ResidentBytes out;
+  for_each_matrix(weights, [&](Component, const Matrix& m) { out.weights += m.nbytes(); });
+  out.weights += frame.mimi_encode + frame.mimi_decode;
+  out.conversation = static_cast<std::size_t>(weights.config.context) * frame.temporal_kv +
+                     2 * static_cast<std::size_t>(mimi.context) * frame.mimi_kv;
+  return out;
+}
+
 }  // namespace personaplex

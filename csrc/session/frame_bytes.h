@@ -1,5 +1,5 @@
 // csrc/session/frame_bytes.h: how much memory one frame must read, counted from the weight table: the floor of its
-// time.
+// time; and how much a GPU must hold.
 #pragma once
 
 #include <cstddef>
@@ -21,5 +21,12 @@ struct FrameBytes {
 /// `mimi_bits` (16 or 32), its keys and values in 32; the temporal transformer's in `kv_bits` (8: and a float32 scale
 /// for each head).
 FrameBytes frame_bytes(const Weights& weights, int kv_bits, int mimi_bits);
+
+/// Bytes that the fused engine keeps in a GPU's memory.
+struct ResidentBytes {
+  std::size_t weights = 0;
+  std::size_t conversation = 0;  // keys and values of one that has filled its context
+};
+ResidentBytes resident_bytes(const Weights& weights, int kv_bits);
 
 }  // namespace personaplex

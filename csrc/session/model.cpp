@@ -1,8 +1,6 @@
-// csrc/session/model.cpp: choosing device and dtype, loading, unloading.
+// csrc/session/model.cpp: loading, unloading.
 #include "session/model.h"
 
-#include <mlx/backend/cuda/cuda.h>
-#include <mlx/backend/metal/metal.h>
 #include <mlx/mlx.h>
 
 #if defined(__GLIBC__)
@@ -10,44 +8,17 @@
 #endif
 
 #include <algorithm>
-#include <variant>
 
 #include "core/error.h"
 #include "graph/arrays.h"
 #include "session/choose_engine.h"
+#include "session/device.h"
 
 namespace personaplex {
 
 namespace {
 
 namespace mx = mlx::core;
-
-mx::Device find_device(const std::string& name) {
-  const bool metal = mx::metal::is_available();
-  const bool cuda = mx::cu::is_available();
-  if (name == "cpu") return mx::Device::cpu;
-  if (name == "auto") return metal || cuda ? mx::Device::gpu : mx::Device::cpu;
-  if (name == "gpu" && (metal || cuda)) return mx::Device::gpu;
-  if (name == "metal" && metal) return mx::Device::gpu;
-  if (name == "cuda" && cuda) return mx::Device::gpu;
-  if (name == "gpu" || name == "metal" || name == "cuda") {
-    throw DeviceError("[load] device '" + name + "' is not available: this MLX offers cpu" + (metal ? ", metal" : "") +
-                      (cuda ? ", cuda" : "") + ". Use device='cpu', or install the MLX package for your GPU.");
-  }
-  bad_argument("load", "expected device auto, cpu, gpu, metal or cuda, got '" + name + "'.");
-}
-
-std::string device_kind(mx::Device device) {
-  if (device == mx::Device::cpu) return "cpu";
-  return mx::metal::is_available() ? "metal" : "cuda";
-}
-
-std::string device_name(mx::Device device) {
-  const auto& info = mx::device_info(device);
-  const auto it = info.find("device_name");
-  if (it == info.end() || !std::holds_alternative<std::string>(it->second)) return device_kind(device);
-  return std::get<std::string>(it->second);
-}
 
 void check_dtype(const std::string& name) {
   if (name == "auto" || name == "float32" || name == "bfloat16") return;
@@ -89,10 +60,6 @@ std::unique_ptr<Worker> make_worker() {
 
 }  // namespace
 
-std::map<std::string, bool> available_devices() {
-  return {{"cpu", true}, {"metal", mx::metal::is_available()}, {"cuda", mx::cu::is_available()}};
-}
-
 Model::Model(const ModelOptions& options) {
   if (options.context != 0 && options.context < 2) {
     bad_argument("load", "expected a context of at least 2 positions, got " + std::to_string(options.context) + ".");
@@ -101,22 +68,25 @@ Model::Model(const ModelOptions& options) {
     bad_argument("load", "expected a context of at most " + std::to_string(kMaxContext) + " positions, got " +
                              std::to_string(options.context) + ".");
   }
-  const mx::Device device = find_device(options.device);
-  const bool on_cpu = device == mx::Device::cpu;
+  check_device_name(options.device);
   check_dtype(options.dtype);
-  check_engine_options(options, on_cpu);
+  check_engine_options(options);
   worker_ = make_worker();
   worker_->run([&] {
-    graph::use_device(device);
+    Device device = open_device(options);
+    check_device_fits(options, device);
+    graph::use_device(device.mlx_gpu ? mx::Device::gpu : mx::Device::cpu);
+    info_.device_name = device.name();  // while it has its queue
     Weights weights = load_source(options);
     if (options.context != 0) weights.config.context = options.context;
     describe(weights, info_);
-    adopt_engine(choose_engine(weights, options, on_cpu, info_));
+    adopt_engine(choose_engine(weights, options, device, info_));
+    if (device.kind == "cpu") info_.device_name = device.name();
+    info_.device = device.kind;
+    info_.device_note = device.note;
     give_memory_back();  // what loading needed in between
   });
   info_.source = options.source;
-  info_.device = device_kind(device);
-  info_.device_name = device_name(device);
   info_.weights_seed = options.weights_seed;
   info_.mlx_version = mx::version();
 }

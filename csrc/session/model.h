@@ -16,6 +16,13 @@
 
 namespace personaplex {
 
+/// What an NVIDIA GPU needs that is not part of this library.
+struct CudaPlaces {
+  std::string nvrtc;                    // the library or its folder; empty: where the system looks
+  std::string cache;                    // folder for compiled kernels; empty: none is kept
+  std::string driver = "libcuda.so.1";  // tests have another
+};
+
 struct ModelOptions {
   std::string source;           // a checkpoint directory, or "random:7b", "random:tiny"
   std::string device = "auto";  // auto, cpu, gpu, metal, cuda
@@ -24,15 +31,17 @@ struct ModelOptions {
   LoadOptions load;
   int context = 0;                 // temporal positions kept; 0 = the checkpoint's
   int kv_bits = 0;                 // of the fused engine's temporal ring: 16, 8; 0 = 16
-  int threads = 0;                 // of the fused engine; 0 = all usable cores
+  int threads = 0;                 // of the fused engine on a CPU; 0 = all usable cores
   bool compile = false;            // graph engine only
   std::uint64_t weights_seed = 0;  // random models only
+  CudaPlaces cuda;
 };
 
 /// What was loaded, for people.
 struct ModelInfo {
   std::string source, device, device_name, mlx_version;
   std::string engine, dtype, kv_dtype;  // dtype: of the activations
+  std::string device_note;              // why "auto" did not take an NVIDIA GPU that is there
   std::string engine_note;              // why "auto" did not take the fused engine
   std::string compile_note;             // why frames are not compiled although that was asked for
   std::string instruction_set;          // of the fused engine on a CPU
@@ -90,8 +99,5 @@ class Model {
   std::mutex residents_mutex_;
   std::vector<std::weak_ptr<Resident>> residents_;
 };
-
-/// Which devices this MLX can use: cpu, metal, cuda.
-std::map<std::string, bool> available_devices();
 
 }  // namespace personaplex

@@ -134,6 +134,8 @@ class Model:
         compile: bool = False,
         dequantize: bool = False,
         weights_seed: int = 0,  # random models only
+        nvrtc: str = "",  # CUDA's compiler or its folder; "": where the system looks
+        kernel_cache: str = "",  # folder for kernels compiled for an NVIDIA GPU; "": none is kept
     ) -> None: ...
     @property
     def config(self) -> dict[str, object]: ...
@@ -141,10 +143,11 @@ class Model:
     # depformer_steps, frame_samples, mimi_context, silence_codes, sine_codes, spacer_frames
     @property
     def info(self) -> dict[str, object]: ...
-    # info keys: source, device, device_name, engine, engine_note (str), dtype (of the activations), kv_dtype (float32,
-    # bfloat16, int8), instruction_set (str), threads (int or None), weights_seed, bits {component: int}, group_size,
-    # weight_bytes, frame_bytes {mimi_encode, temporal, depformer, mimi_decode: a frame; temporal_kv, mimi_kv: a visible
-    # position}, kept_16bit [str], compiled (bool), compile_note (str), mlx_version
+    # info keys: source, device, device_name, device_note (str), engine, engine_note (str), dtype (of the activations),
+    # kv_dtype (float32, bfloat16, int8), instruction_set (str), threads (int or None), weights_seed,
+    # bits {component: int}, group_size, weight_bytes, frame_bytes {mimi_encode, temporal, depformer, mimi_decode: a
+    # frame; temporal_kv, mimi_kv: a visible position}, kept_16bit [str], compiled (bool), compile_note (str),
+    # mlx_version
     @property
     def calls(self) -> int | None: ...  # operations dispatched so far; None where they are not counted
     def session(self, sampling: Sampling | None = None, seed: int = 0) -> Session: ...
@@ -196,6 +199,11 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
 def read_bandwidth(threads: int = 0, megabytes: int = 512, passes: int = 5) -> dict[str, list[float]]:
     """GB/s of each pass over fresh memory by the pool's threads, by name of the loop that reads."""
 
+def read_gpu_bandwidth(
+    megabytes: int = 1024, passes: int = 5, nvrtc: str = "", kernel_cache: str = ""
+) -> dict[str, list[float]]:
+    """GB/s of each pass over memory of the NVIDIA GPU, by name of the kernel that reads. DeviceError without one."""
+
 class KernelCase:
     """One operation at one size, as bench/kernels.py times it."""
 
@@ -224,4 +232,4 @@ def time_case(case: KernelCase, instruction_set: str = "", threads: int = 0, rep
     """Microseconds of each call on this processor; "" is the fastest instruction set."""
 
 def devices() -> dict[str, bool]:
-    """Which of cpu, metal, cuda this MLX can use."""
+    """Which of cpu, metal, cuda there are here: for MLX, or an NVIDIA GPU with its driver."""

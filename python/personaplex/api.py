@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from personaplex import _core, hub
+from personaplex import _core, hub, nvrtc
 from personaplex.audio import AudioLike
+from personaplex.cache_dir import cache_dir as cache_folder
 from personaplex.errors import WeightsError
 from personaplex.model import Model
 from personaplex.prompt_cache import MODES
@@ -50,9 +51,11 @@ def load(
     Args:
         model: a checkpoint directory, a hub id `owner/name[@revision]`, "random:tiny" or "random:7b" (random weights:
             they speak noise, and need no download).
-        device: "auto", "cpu", "gpu", "metal" or "cuda".
-        engine: "fused" (own kernels, tens of times faster; CPU for now), "graph" (plain MLX operations, any device), or
-            "auto": fused where it can. info["engine_note"] says why it could not.
+        device: "cpu", "metal", "cuda", "gpu" (of the two the one that is there), or "auto": the GPU where there is one
+            that can be used, else the CPU. info["device_note"] says why an NVIDIA GPU was not taken.
+        engine: "fused" (own kernels, tens of times faster; on CPUs, and on NVIDIA GPUs with the extra `cuda` of this
+            package), "graph" (plain MLX operations, wherever MLX runs), or "auto": fused where it can.
+            info["engine_note"] says why it could not.
         dtype: of the graph engine's activations: "auto", "float32" or "bfloat16".
         bits: 4, 8 or 16 for the temporal transformer and the depformer of an unquantized checkpoint; None as stored.
             Heads and embeddings stay at 16 bits unless their own argument is given.
@@ -63,14 +66,15 @@ def load(
         context: positions that the temporal transformer sees, 2 or more; None as the model says (3000).
         kv_bits: 16 or 8 for what the temporal transformer remembers, fused engine only; None for 16. With 8 a context
             of 3000 takes 0.8 GB instead of 1.6.
-        threads: of the fused engine on a CPU; None for all cores that this process may use.
+        threads: of the fused engine on a CPU, which "auto" then takes; None for all cores that this process may use.
         compile: compile the graph engine's frame with mx::compile: between 7 % faster and 3 % slower, for about 13 s at
             every start on a CPU (up to 70 s on an H200, kernels cold). The fused engine has nothing to compile; there,
             and where it is not possible, the model runs without and info["compile_note"] says why.
         revision: of a hub model: branch, tag or commit.
         prompt_cache: where the state after a prompt is kept: "auto" (memory, and disk when it took over a second),
             "memory", "disk", "off".
-        cache_dir: folder for it; default $PERSONAPLEX_CACHE, else the platform's cache folder.
+        cache_dir: folder for it and for kernels compiled for an NVIDIA GPU; default $PERSONAPLEX_CACHE, else the
+            platform's cache folder.
 
     What was asked for and could not be done (compiling, quantizing a matrix) is logged as a warning.
 
@@ -79,7 +83,7 @@ def load(
         ValueError: an argument out of range.
         HubError: not found, no access, no network, unfinished download.
         WeightsError: files missing, malformed, or not of this model.
-        DeviceError: the device is not there.
+        DeviceError: the device is not there, something that it needs is not, or its memory is too small.
     """
     for name, value in (
         ("bits", bits),
@@ -112,6 +116,8 @@ def load(
         kv_bits=kv_bits or 0,
         threads=threads or 0,
         compile=compile,
+        nvrtc=nvrtc.folder(),
+        kernel_cache=str(cache_folder(cache_dir) / "kernels"),
     )
     try:
         tokenizer = _tokenizer(source, core.config)
@@ -166,7 +172,9 @@ def _check_threads(threads: int | None) -> None:
 
 def _warn(info: Mapping[str, Any]) -> None:
     """Tells of what was asked for and not done."""
-    if info["device"] == "cpu" and (note := info.get("engine_note")):
+    if note := info.get("device_note"):
+        logger.warning("[load] the CPU runs, which is slower than the NVIDIA GPU: %s.", note)
+    if info["device"] != "metal" and (note := info.get("engine_note")):
         logger.warning("[load] the graph engine runs, which is slower: %s.", note)
     if note := info.get("compile_note"):
         logger.warning("[load] not compiled: %s", note)

@@ -182,8 +182,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="auto",
         choices=("auto", "fused", "graph"),
-        help="fused: own kernels, tens of times faster, on a CPU for now; graph: plain MLX operations, any device; "
-        "auto: fused where it can (default)",
+        help="fused: own kernels, tens of times faster, on CPUs and NVIDIA GPUs; graph: plain MLX operations, any "
+        "device; auto: fused where it can (default)",
     )
     model.add_argument(
         "--kv-bits",
@@ -193,7 +193,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "(default: 16)",
     )
     model.add_argument(
-        "--threads", type=int, metavar="N", help="of the fused engine (default: all cores that this process may use)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the fused engine on a CPU (default: all cores that this process may use)",
     )
     model.add_argument("--depformer-steps", type=int, choices=(8, 16), help="default: 8; 16 gives the same, slower")
     model.add_argument(

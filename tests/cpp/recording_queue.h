@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "gpu/cuda_sources.h"
+#include "gpu/kernel_source.h"
 #include "gpu/queue.h"
 
 namespace personaplex::gpu {

@@ -20,6 +20,7 @@
 #include "fake_cuda.h"
 #include "gpu/cuda_compiler.h"
 #include "gpu/cuda_queue.h"
+#include "gpu/read_bandwidth.h"
 
 using namespace personaplex;
 using namespace personaplex::gpu;
@@ -440,5 +441,34 @@ TEST_CASE("cuda: where NVRTC is looked for") {
   CHECK(words_of([&] { make_cuda_queue(o); }) == "(nothing thrown)");
   unsetenv("PERSONAPLEX_NVRTC");
   CHECK(words_of([&] { make_cuda_queue(o); }) == "(nothing thrown)");  // the option's folder
+  CHECK(fake.alive == 0);
+}
+
+TEST_CASE("cuda: the memory's speed is measured by every reading kernel, over all of it, several times a list") {
+  FakeCuda& fake = fresh();
+  int readings = 0;
+  CudaOptions o = options();
+  o.sources = {{"read_memory.metal", "text", {}}};
+  for (const char* name : {"read_memory_u1", "read_memory_u4", "read_memory_u8"}) {
+    o.sources[0].kernels.emplace_back(name, name);
+    fake.kernels[name] = {{8, 8, 4}, [&](void** params, const unsigned* groups, unsigned threads) {
+                            std::uint32_t count = 0;
+                            std::memcpy(&count, params[2], sizeof count);
+                            CHECK(count == 1'000'000 / 16);
+                            CHECK(groups[0] * threads > 32768);
+                            ++readings;
+                          }};
+  }
+  {
+    const auto queue = make_cuda_queue(o);
+    const auto speeds = read_bandwidth(*queue, 1'000'007, 3);
+    REQUIRE(speeds.size() == 3);
+    for (const auto& [name, passes] : speeds) {
+      CHECK(fake.kernels.contains(name));
+      REQUIRE(passes.size() == 3);
+      for (const double speed : passes) CHECK(speed > 0.0);
+    }
+    CHECK(readings == 3 * 8 * (1 + 3));
+  }
   CHECK(fake.alive == 0);
 }

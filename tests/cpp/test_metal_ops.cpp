@@ -10,7 +10,7 @@
 
 #include "cpu/cpu_ops.h"
 #include "gpu/gpu_ops.h"
-#include "gpu/metal_sources.h"
+#include "gpu/kernel_source.h"
 #include "metalsim_objc.h"
 #include "ops/case_run.h"
 

@@ -30,7 +30,8 @@ import tensors  # noqa: E402
 from folder import Golden  # noqa: E402
 from reference import Grid  # noqa: E402
 
-from personaplex import _core, pt  # noqa: E402
+from personaplex import _core, nvrtc, pt  # noqa: E402
+from personaplex.cache_dir import cache_dir  # noqa: E402
 
 TOLERANCE = 1e-5
 # Of the fused engine. NOISE is what the reference's own bfloat16 run is off by.
@@ -358,12 +359,14 @@ def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, ex
     parts = ("temporal_bits", "depformer_bits", "head_bits", "embedding_bits") if options.bits < 16 else ()
     return _core.Model(
         checkpoint,
-        device=options.device,
+        device="cpu" if exact and options.engine == "fused" else options.device,
         engine="graph" if exact else options.engine,
         dtype="float32" if exact or options.engine == "graph" else "auto",
         depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
         dequantize=exact,
         threads=0 if exact else options.threads,
+        nvrtc=nvrtc.folder(),
+        kernel_cache=str(cache_dir() / "kernels"),
         **dict.fromkeys(parts, options.bits),
     )
 

@@ -47,6 +47,7 @@ INFO: dict[str, Any] = {
     "device": "cpu",
     "device_name": "fake",
     "engine": "graph",
+    "device_note": "",
     "engine_note": "",
     "dtype": "float32",
     "kv_dtype": "float32",

@@ -177,6 +177,8 @@ def test_reading_loops_read_what_they_say():
     assert all(len(passes) == 2 and 0.05 < statistics.median(passes) < 5000 for passes in speeds.values())
     with pytest.raises(ValueError, match="megabytes from 1 to 1048576 and passes of 1 or more"):
         _core.read_bandwidth(megabytes=0)
+    with pytest.raises(ValueError, match="megabytes from 1 to 16384"):
+        _core.read_gpu_bandwidth(megabytes=0)
 
 
 # bench/kernels.py

@@ -14,8 +14,8 @@
 
 #include "cpu/cpu_ops.h"
 #include "gpu/cuda_queue.h"
-#include "gpu/cuda_sources.h"
 #include "gpu/gpu_ops.h"
+#include "gpu/kernel_source.h"
 #include "ops/case_run.h"
 
 using namespace personaplex;

@@ -15,8 +15,8 @@
 
 #include "checkpoint/weights.h"
 #include "gpu/cuda_queue.h"
-#include "gpu/cuda_sources.h"
 #include "gpu/gpu_ops.h"
+#include "gpu/kernel_source.h"
 #include "model/fused_engine.h"
 
 using namespace personaplex;

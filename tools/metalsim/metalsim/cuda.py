@@ -110,9 +110,11 @@ def _translate(text: str, constants: Constants) -> _Translation:
     return _Translation(text + "\n}  // namespace metal::kernels\n", names, memory)
 
 
-def _flat(path_or_text: str | Path, defines: Sequence[str], include: Sequence[str | Path]) -> str:
+def _flat(
+    path_or_text: str | Path, defines: Sequence[str], include: Sequence[str | Path], compiler: str | None = None
+) -> str:
     text, name = read(path_or_text)
-    return flatten(text, name, [*defines, "METALSIM_CUDA=1"], include)
+    return flatten(text, name, [*defines, "METALSIM_CUDA=1"], include, compiler)
 
 
 def to_cuda(
@@ -120,9 +122,13 @@ def to_cuda(
     constants: Constants | None = None,
     defines: Sequence[str] = (),
     include: Sequence[str | Path] = (),
+    compiler: str | None = None,
 ) -> CudaSource:
-    """Translates a kernel file or text; METALSIM_CUDA is defined in it. CompileError when it cannot be."""
-    done = _translate(_flat(path_or_text, defines, include), constants or {})
+    """Translates a kernel file or text; METALSIM_CUDA is defined in it. CompileError when it cannot be.
+
+    compiler: a g++ or clang++ to preprocess with; None for the simulator's clang.
+    """
+    done = _translate(_flat(path_or_text, defines, include, compiler), constants or {})
     parts = [(FOLDER / f"msl_cuda_{part}.h").read_text(encoding="utf-8") for part in _HEADERS]
     header = re.sub(r'^#(?:pragma once|include ".*")\n', "", "".join(parts), flags=re.MULTILINE)
     return CudaSource(header + done.text, done.names)

@@ -18,14 +18,25 @@ def read(path_or_text: str | Path) -> tuple[str, str]:
     return path.read_text(encoding="utf-8"), path.name
 
 
-def flatten(text: str, name: str, defines: Sequence[str] = (), include: Sequence[str | Path] = ()) -> str:
-    """Preprocesses as Metal's compiler would. CompileError when an #include is not found or an #error is met."""
+def flatten(
+    text: str,
+    name: str,
+    defines: Sequence[str] = (),
+    include: Sequence[str | Path] = (),
+    compiler: str | None = None,
+) -> str:
+    """Preprocesses as Metal's compiler would. CompileError when an #include is not found or an #error is met.
+
+    compiler: any g++ or clang++; None for the clang that the simulator compiles with. Results differ in
+    blank lines, and markers instead of them, at most.
+    """
     text = _STANDARD_INCLUDE.sub("", text)  # the shim has it all
-    command = [toolchain.clang(), "-E", "-x", "c++", "-undef", "-nostdinc", "-nostdinc++"]
+    command = [compiler or toolchain.clang(), "-E", "-x", "c++", "-undef", "-nostdinc", "-nostdinc++"]
     command += ["-D__METAL__=1", "-D__METAL_VERSION__=310", *[f"-D{define}" for define in defines]]
     for folder in include:
         command += ["-I", str(folder)]
-    done = toolchain.run([*command, "-"], f'# 1 "{name}"\n{text}')
+    begin = f'# 1 "{name}"\n'
+    done = toolchain.run([*command, "-"], begin + text)
     if done.returncode:
         raise CompileError(done.stderr)
-    return done.stdout
+    return done.stdout[done.stdout.rindex(begin) :]  # before it: what compilers call their input

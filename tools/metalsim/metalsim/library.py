@@ -1,16 +1,20 @@
 """Compiled kernels, run on numpy arrays."""
 
+from __future__ import annotations
+
 import ctypes
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .build import build
 from .errors import Fault, ToolError
 from .memory import lib
 from .rewrite import Constants
+
+if TYPE_CHECKING:  # a build translates kernels where there is no numpy
+    import numpy as np
 
 _ORDERS = {"forward": 0, "reverse": 1, "shuffle": 2}
 
@@ -59,6 +63,8 @@ class Library:
         record: return what was read and written, which takes a library compiled with checks.
         Raises Fault, and then the arrays hold whatever had been written by then.
         """
+        import numpy as np
+
         if name not in self._names:
             raise ValueError(f"[Library.run] no kernel {name!r}, only {', '.join(self._names)}.")
         kind, _, seed = order.partition(":")

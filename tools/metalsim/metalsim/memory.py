@@ -1,12 +1,16 @@
 """Memory that kernels reach through pointers: numpy arrays whose addresses stand in other arrays."""
 
+from __future__ import annotations
+
 import ctypes
 import functools
 import weakref
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .build import runtime
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @functools.cache
@@ -26,6 +30,8 @@ def _unregister(address: int) -> None:
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
+    import numpy as np
+
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
