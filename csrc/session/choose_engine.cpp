@@ -16,6 +16,8 @@ namespace personaplex {
 
 namespace {
 
+constexpr std::size_t kWorkspace = std::size_t{256} << 20;  // on a GPU: activations, programs, the driver's own
+
 namespace mx = mlx::core;
 
 // Why these options rule the fused engine out, and how to have it; empty: they do not.
