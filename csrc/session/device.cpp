@@ -86,10 +86,11 @@ Device open(const Kind& kind, const ModelOptions& options) {
   const std::string missing = std::string("[load] device '") + kind.name + "' is not available: ";
   if (graph_only(options)) {
     if (mlx) return mlx_gpu(kind, "");
-    throw DeviceError(missing +
-                      "the graph engine was asked for, and this MLX offers cpu. Leave engine and dtype at 'auto', which "
-                      "needs no MLX for the GPU, or install " +
-                      kind.for_mlx + ".");
+    throw DeviceError(
+        missing +
+        "the graph engine was asked for, and this MLX offers cpu. Leave engine and dtype at 'auto', which "
+        "needs no MLX for the GPU, or install " +
+        kind.for_mlx + ".");
   }
   Device device;
   device.kind = kind.name;
