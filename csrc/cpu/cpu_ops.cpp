@@ -145,6 +145,15 @@ ops::WeightPtr CpuOps::codebook(const RvqLevel& level) {
   return w;
 }
 
+void CpuOps::select(int n, ops::Place given, ops::Place which, ops::Place made, int, ops::Place out) {
+  ++calls_;
+  std::copy_n(given.as<std::uint32_t>(), n, out.as<std::uint32_t>());
+  for (int i = 0; which && i < n; ++i) {
+    const std::int32_t index = which.as<std::int32_t>()[i];
+    if (index >= 0) out.as<std::uint32_t>()[i] = made.as<std::uint32_t>()[index];
+  }
+}
+
 // Language model.
 
 void CpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) {

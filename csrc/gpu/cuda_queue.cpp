@@ -217,7 +217,7 @@ class CudaQueue final : public Queue {
   void prepare(const std::vector<std::string>& names) override;
 
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
-  void run(List& list, const ops::Memory* state) override;
+  void run(List& list, const ops::Memory* state, bool again) override;
 
   std::string device_name() const override {
     char name[256] = {};
@@ -353,7 +353,7 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
   return list;
 }
 
-void CudaQueue::run(List& list, const ops::Memory* state) {
+void CudaQueue::run(List& list, const ops::Memory* state, bool /*again*/) {
   auto* const cuda_list = dynamic_cast<CudaList*>(&list);
   if (cuda_list == nullptr || cuda_list->gpu != gpu_) bad_argument("CudaQueue.run", "expected a list of this queue.");
   if (!cuda_list->stateful.empty() && (state == nullptr || state->bytes < cuda_list->state_bytes)) {

@@ -38,6 +38,7 @@ class GpuOps : public ops::Ops {
 
   void run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) override;
 
+  void select(int n, ops::Place given, ops::Place which, ops::Place made, int count, ops::Place out) override;
   void embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) override;
   void project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) override;
   void project_qkv(const ops::Weight& w, ops::Place x, int columns, const ops::Norm& norm, float max_period,

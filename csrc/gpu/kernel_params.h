@@ -16,6 +16,10 @@ struct EmbedTable {
 };
 static_assert(sizeof(EmbedTable) == 40);
 
+struct SelectParams {
+  std::int32_t n, has_which;
+};
+
 struct EmbedParams {
   std::int32_t dim, count;
 };

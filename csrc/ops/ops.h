@@ -165,6 +165,11 @@ class Ops {
   /// a program's first run, and repeat them without another call of calls(). Runs of several threads take turns.
   virtual void run(const Program& program, const Memory* state, const std::function<void()>& calls) = 0;
 
+  /// out[i] = which[i] < 0 ? given[i] : made[which[i]], n words of 32 bits, `which` int32; `made` has `count` of them.
+  /// Without `which`, a copy. This is how what one part of a frame makes comes to stand among what the host gives to
+  /// another.
+  virtual void select(int n, Place given, Place which, Place made, int count, Place out) = 0;
+
   // Language model.
   /// x [T, D] = sum over tables of their row ids[r][t]; -1 adds nothing. ids [tables][kMaxColumns] int32.
   virtual void embed_sum(std::span<const Weight* const> tables, Place ids, int columns, Place x) = 0;
