@@ -461,12 +461,13 @@ void CpuOps::quantize(std::span<const ops::Weight* const> levels, ops::Place x, 
   }
 }
 
-void CpuOps::dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) {
+void CpuOps::dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) {
   ++calls_;
   auto* out = x.as<float>();
   for (std::size_t i = 0; i < levels.size(); ++i) {
     const Codewords& level = as<CodebookWeight>(*levels[i]).codewords;
-    const int code = codes.as<std::int32_t>()[i];
+    const std::int32_t given = codes.at.as<std::int32_t>()[i];
+    const int code = given < 0 ? codes.drawn.as<std::int32_t>()[-1 - given] : given;
     for (int j = 0; j < level.d; ++j) out[j] = (i == 0 ? 0.0F : out[j]) + level.at(code, j);
   }
 }

@@ -58,7 +58,7 @@ class CpuOps : public ops::Ops {
   void upsample(const ops::Weight& w, ops::Place window, int count, ops::Place y) override;
   void replicate(const ops::Weight& w, ops::Place window, ops::Place is_first) override;
   void quantize(std::span<const ops::Weight* const> levels, ops::Place x, ops::Place codes) override;
-  void dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) override;
+  void dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) override;
 
   std::uint64_t calls() const override { return calls_; }
 

@@ -89,10 +89,10 @@ ops::Place GpuOps::scratch(std::size_t bytes) {
 void GpuOps::select(int n, ops::Place given, ops::Place which, ops::Place made, int made_count, ops::Place out) {
   flush();
   const auto words = [](int count) { return static_cast<std::size_t>(count) * sizeof(std::int32_t); };
-  recorder_.add(
-      "select_words",
-      {reads(given, words(n)), reads_if(which, words(n)), reads_if(made, words(made_count)), writes(out, words(n))},
-      SelectParams{n, which ? 1 : 0}, {count(n, 256)}, 256);
+  const auto operands = {reads(given, words(n)), reads_if(which, words(n)), reads_if(made, words(made_count)),
+                         writes(out, words(n))};
+  codec_->carry_before(operands);
+  recorder_.add("select_words", operands, SelectParams{n, which ? 1 : 0}, {count(n, 256)}, 256);
 }
 
 void GpuOps::run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) {
@@ -110,6 +110,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
     recorder_.begin(state);
     calls();
     flush();
+    codec_->carry();
     std::vector<Dispatch> dispatches = recorder_.take(*queue_);
     passing.dispatches = dispatches.size();
     passing.angles = used_angles_;

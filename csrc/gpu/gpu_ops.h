@@ -51,7 +51,7 @@ class GpuOps : public ops::Ops {
   void upsample(const ops::Weight& w, ops::Place window, int count, ops::Place y) override;
   void replicate(const ops::Weight& w, ops::Place window, ops::Place is_first) override;
   void quantize(std::span<const ops::Weight* const> levels, ops::Place x, ops::Place codes) override;
-  void dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) override;
+  void dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) override;
 
   /// Dispatches so far.
   std::uint64_t calls() const override { return calls_; }

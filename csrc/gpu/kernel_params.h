@@ -88,7 +88,7 @@ struct CodecQuantizeParams {
 };
 
 struct CodecDequantizeParams {
-  std::int32_t outputs, d, bins, levels0, levels1;
+  std::int32_t outputs, d, bins, levels0, levels1, drawn;
 };
 
 }  // namespace personaplex::gpu

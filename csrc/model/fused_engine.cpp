@@ -21,12 +21,6 @@ constexpr std::size_t kTargetWord = offsetof(ops::Draw, target) / sizeof(std::in
 
 FusedState& fused(EngineState& state) { return static_cast<FusedState&>(state); }
 
-/// A cell for the device: the token, or where it will be.
-struct Cell {
-  explicit Cell(int cell) : given(is_later(cell) ? 0 : cell), which(is_later(cell) ? index_of_later(cell) : -1) {}
-  std::int32_t given, which;
-};
-
 class FusedEngine : public Engine {
  public:
   FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits);
@@ -57,9 +51,8 @@ class FusedEngine : public Engine {
   void put_question(FusedState& state, const FrameInput& input, const SamplingOptions& sampling);
   void temporal_step(const FusedState& state, ops::Place draws);
   void depformer_step(ops::Place draws);
-  /// The draws with what the encoder has heard, and the codes to decode with what was drawn.
+  /// The draws with what the encoder has heard.
   ops::Place resolved_draws();
-  ops::Place resolved_codes();
   FrameTokens tokens() const { return {tokens_.data(), tokens_.data() + tokens_.size()}; }
   std::vector<int> user_codes() const { return {user_codes_.data(), user_codes_.data() + user_codes_.size()}; }
   std::vector<float> pcm() const { return {pcm_.data(), pcm_.data() + pcm_.size()}; }
@@ -76,21 +69,20 @@ class FusedEngine : public Engine {
   MimiEncoder mimi_encoder_;
   MimiDecoder mimi_decoder_;
   // Written by the host before a frame.
-  Buffer<std::int32_t> ids_;                  // [rows][kMaxColumns]
-  Buffer<ops::Column> columns_;               // [kMaxColumns]
-  Buffer<ops::Draw> draws_;                   // [1 + steps]
-  Buffer<std::int32_t> heard_;                // [1 + steps] draws: which words of them are codes just heard
-  Buffer<std::int32_t> agent_codes_, drawn_;  // [Q] to decode: codes, and which of them are tokens just drawn
+  Buffer<std::int32_t> ids_;          // [rows][kMaxColumns]
+  Buffer<ops::Column> columns_;       // [kMaxColumns]
+  Buffer<ops::Draw> draws_;           // [1 + steps]
+  Buffer<std::int32_t> heard_;        // [1 + steps] draws: which words of them are codes just heard
+  Buffer<std::int32_t> agent_codes_;  // [Q] to decode: ops::Codes, of tokens_
   // Read by the host after it.
   Buffer<std::int32_t> tokens_;      // [1 + steps]
   Buffer<std::int32_t> user_codes_;  // [Q]
   Buffer<float> pcm_;                // [1920]
   // In between.
-  Buffer<ops::Draw> resolved_draws_;     // [1 + steps]
-  Buffer<std::int32_t> resolved_codes_;  // [Q]
-  Buffer<float> x_, hidden_;             // [kMaxColumns, D]
-  Buffer<float> text_logits_;            // [kMaxColumns, text_card]
-  Buffer<float> audio_logits_;           // [steps, card]
+  Buffer<ops::Draw> resolved_draws_;  // [1 + steps]
+  Buffer<float> x_, hidden_;          // [kMaxColumns, D]
+  Buffer<float> text_logits_;         // [kMaxColumns, text_card]
+  Buffer<float> audio_logits_;        // [steps, card]
 };
 
 FusedEngine::FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits)
@@ -106,12 +98,10 @@ FusedEngine::FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, 
       draws_(*ops_, static_cast<std::size_t>(1 + depformer_.steps()), ops::Use::kInput),
       heard_(*ops_, draws_.size() * kDrawWords, ops::Use::kInput),
       agent_codes_(*ops_, static_cast<std::size_t>(config_.codebooks()), ops::Use::kInput),
-      drawn_(*ops_, agent_codes_.size(), ops::Use::kInput),
       tokens_(*ops_, draws_.size(), ops::Use::kOutput),
       user_codes_(*ops_, agent_codes_.size(), ops::Use::kOutput),
       pcm_(*ops_, static_cast<std::size_t>(config_.mimi.frame_samples()), ops::Use::kOutput),
       resolved_draws_(*ops_, draws_.size()),
-      resolved_codes_(*ops_, agent_codes_.size()),
       x_(*ops_, kMaxColumns * dim()),
       hidden_(*ops_, x_.size()),
       text_logits_(*ops_, kMaxColumns * static_cast<std::size_t>(config_.text_card)),
@@ -167,14 +157,14 @@ void FusedEngine::put_question(FusedState& state, const FrameInput& input, const
   put_ids({&input.column, 1});
   for (std::size_t i = 0; i < draws_.size(); ++i) {
     const Sampling& how = i == 0 ? sampling.text : sampling.audio;
-    const Cell target(input.target[i]);
+    const int target = input.target[i];
     draws_[i] = {.temperature = how.temperature,
                  .top_k = how.top_k,
-                 .target = target.given,
+                 .target = is_later(target) ? 0 : target,
                  .forced = input.forced[i],
                  .seed = input.seed,
                  .frame = input.frame};
-    heard_[i * kDrawWords + kTargetWord] = target.which;
+    heard_[i * kDrawWords + kTargetWord] = is_later(target) ? index_of_later(target) : -1;
   }
   state.temporal.advance(1, columns_.data());
 }
@@ -224,12 +214,6 @@ ops::Place FusedEngine::resolved_draws() {
   return resolved_draws_.at();
 }
 
-ops::Place FusedEngine::resolved_codes() {
-  ops_->select(config_.codebooks(), agent_codes_.at(), drawn_.at(), tokens_.at(), 1 + depformer_.steps(),
-               resolved_codes_.at());
-  return resolved_codes_.at();
-}
-
 FrameOutput FusedEngine::frame(EngineState& engine_state, std::span<const float> pcm, const FrameInput& input,
                                std::span<const int> codes, const SamplingOptions& sampling, Probe* probe,
                                StepTiming* timing) {
@@ -240,9 +224,7 @@ FrameOutput FusedEngine::frame(EngineState& engine_state, std::span<const float>
   mimi_encoder_.put(state.encoder, pcm);
   put_question(state, input, sampling);
   for (std::size_t k = 0; k < codes.size(); ++k) {
-    const Cell code(codes[k]);
-    agent_codes_[k] = code.given;
-    drawn_[k] = code.which;
+    agent_codes_[k] = is_later(codes[k]) ? -1 - index_of_later(codes[k]) : codes[k];
   }
   mimi_decoder_.put(state.decoder);
   ops_->run({"frame"}, state.block.get(), [&] {
@@ -250,7 +232,7 @@ FrameOutput FusedEngine::frame(EngineState& engine_state, std::span<const float>
     const ops::Place draws = resolved_draws();
     temporal_step(state, draws);
     depformer_step(draws);
-    call_all(mimi_decoder_.stages(state.decoder, resolved_codes(), pcm_.at()));
+    call_all(mimi_decoder_.stages(state.decoder, {agent_codes_.at(), tokens_.at(), 1 + depformer_.steps()}, pcm_.at()));
   });
   return {user_codes(), tokens(), this->pcm()};
 }
@@ -281,7 +263,7 @@ std::vector<float> FusedEngine::decode(EngineState& state, std::span<const int> 
   CodecState& decoder = fused(state).decoder;
   std::copy(codes.begin(), codes.end(), agent_codes_.data());
   mimi_decoder_.put(decoder);
-  run_stages(*ops_, {"decode"}, *decoder.block, probe, mimi_decoder_.stages(decoder, agent_codes_.at(), pcm_.at()));
+  run_stages(*ops_, {"decode"}, *decoder.block, probe, mimi_decoder_.stages(decoder, {agent_codes_.at()}, pcm_.at()));
   return pcm();
 }
 

@@ -119,7 +119,7 @@ MimiDecoder::MimiDecoder(ops::Ops& ops, const MimiWeights& weights, const MimiCo
               KvRings::table_for(transformer_.ring_shape(), layout)},
       inputs_(ops) {}
 
-std::vector<Stage> MimiDecoder::stages(const CodecState& state, ops::Place codes, ops::Place pcm) const {
+std::vector<Stage> MimiDecoder::stages(const CodecState& state, const ops::Codes& codes, ops::Place pcm) const {
   const ops::Memory& block = *state.block;
   const ops::Place quantized = layout_.resample.fresh(block);  // [1, D]
   const ops::Place x = layout_.windows.front().fresh(block);   // [2, D]

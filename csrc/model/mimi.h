@@ -75,8 +75,8 @@ class MimiDecoder {
   const CodecLayout& layout() const { return layout_; }
   /// The host's part of a frame: the position moves on.
   void put(CodecState& state) { inputs_.advance(state); }
-  /// The device's: codes [Q] int32 -> pcm [1920].
-  std::vector<Stage> stages(const CodecState& state, ops::Place codes, ops::Place pcm) const;
+  /// The device's: codes [Q] -> pcm [1920].
+  std::vector<Stage> stages(const CodecState& state, const ops::Codes& codes, ops::Place pcm) const;
 
  private:
   ops::Ops& ops_;

@@ -140,6 +140,13 @@ struct Draw {
   std::uint64_t seed = 0, frame = 0;  // of the noise: core/philox.h
 };
 
+/// Codes to look up, int32. A negative one, -1 - i, stands for drawn[i], of `count` that have been drawn before.
+struct Codes {
+  Place at;
+  Place drawn = {};
+  int count = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -201,7 +208,7 @@ class Ops {
   /// up.
   virtual void quantize(std::span<const Weight* const> levels, Place x, Place codes) = 0;
   /// x [d] = sum of the levels' codewords.
-  virtual void dequantize(std::span<const Weight* const> levels, Place codes, Place x) = 0;
+  virtual void dequantize(std::span<const Weight* const> levels, const Codes& codes, Place x) = 0;
 
   /// Calls so far: what a GPU would dispatch.
   virtual std::uint64_t calls() const = 0;
