@@ -34,6 +34,10 @@ struct Dispatch {
   std::uint32_t groups[3] = {1, 1, 1};  // threadgroups in the grid
   std::uint32_t threads = 32;           // in a threadgroup, a multiple of 32, at most 1024
   bool barrier = false;                 // what was dispatched before must be visible to this one
+  // Stretches of lanes 1 and 2 may run at the same time, each after the lane 0 before them and before the lane 0 after
+  // them; barriers order a lane's own dispatches. All of it in the order of the list is right as well: where the lane
+  // changes there is a barrier.
+  int lane = 0;
 };
 
 /// Dispatches in the form in which a device repeats them fastest.
@@ -56,12 +60,11 @@ class Queue {
   }
   /// Prepares a list, whose dispatches run in order, each after those before it where it has a barrier.
   virtual std::unique_ptr<List> record(std::vector<Dispatch> dispatches) = 0;
-  /// What can be done ahead of the next run, which is likely to be of this list and block: for the time in which the
-  /// host waits for audio. Any other call may follow.
+  /// What can be done ahead of the next run, which is likely to be of this list and block. Any other call may follow.
   virtual void prepare_next(List&, const ops::Memory* /*state*/) {}
   /// Runs a list for the conversation whose block is `state` (may be null) and waits: inputs are read before, outputs
-  /// are there afterwards.
-  virtual void run(List& list, const ops::Memory* state) = 0;
+  /// are there afterwards. `again`: prepare_next() for the same, while the device works.
+  virtual void run(List& list, const ops::Memory* state, bool again = false) = 0;
 
   virtual std::string device_name() const = 0;
   /// Bytes that can still be allocated, as far as the system says.
