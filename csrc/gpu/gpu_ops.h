@@ -28,7 +28,7 @@ class GpuOps : public ops::Ops {
     return queue_->allocate(bytes, use);
   }
   ops::WeightPtr matrix(const Matrix& m) override;
-  ops::WeightPtr table(const Matrix& m) override { return matrix(m); }
+  ops::WeightPtr table(const Matrix& m) override;
   ops::WeightPtr vector(const TensorView& t) override;
   ops::WeightPtr linear(const TensorView& t) override;
   ops::WeightPtr conv(const Conv& c, int stride, int dilation) override;
