@@ -65,6 +65,7 @@ Config small_config() {
   config.silence_codes.resize(2);
   config.sine_codes.resize(2);
   config.mimi.num_layers = 2;
+  config.context = 600;  // shared out among threadgroups
   return config;
 }
 

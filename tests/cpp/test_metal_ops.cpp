@@ -18,10 +18,9 @@ using namespace personaplex;
 
 namespace {
 
-/// What no model asks of a matrix of the language model: GELU, which only the codec has, and a K that is no multiple
-/// of 8.
+/// What no model asks of a matrix of the language model: GELU, which only the codec has.
 bool refused(const ops::Case& c) {
-  return c.op == ops::Op::kProject && (c.epilogue == static_cast<int>(ops::Epilogue::kGelu) || c.k % 8 != 0);
+  return c.op == ops::Op::kProject && c.epilogue == static_cast<int>(ops::Epilogue::kGelu);
 }
 
 bool of_the_codec(const ops::Case& c) {
