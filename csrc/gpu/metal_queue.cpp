@@ -19,10 +19,10 @@ namespace {
 
 using namespace metal;
 
-constexpr std::size_t kMaxBuffers = 31;   // that a kernel can have, params included
-constexpr std::size_t kMaxParams = 4096;  // bytes that setBytes takes
+constexpr std::size_t kMaxBuffers = 31;    // that a kernel can have, params included
+constexpr std::size_t kMaxParams = 4096;   // bytes that setBytes takes
 constexpr std::size_t kArgumentAlign = 4;  // and that of what the kernel reads there, which it knows
-constexpr std::size_t kMaxCompilers = 8;  // threads
+constexpr std::size_t kMaxCompilers = 8;   // threads
 
 struct MetalKernel final : Kernel {
   std::shared_ptr<Gpu> gpu;
