@@ -28,6 +28,14 @@ class Table {
     c.positions = kv_positions;
     cases.push_back(c);
   }
+  void attend_project(const std::string& name, int per_frame, int heads, int head_dim, int bits, int positions) {
+    Case c = matrix(Op::kAttendProject, name, per_frame, 1, heads * head_dim, heads * head_dim, bits);
+    c.epilogue = static_cast<int>(Epilogue::kAdd);
+    c.heads = heads;
+    c.head_dim = head_dim;
+    c.positions = positions;
+    cases.push_back(c);
+  }
   void linear(const std::string& name, int per_frame, int columns, int n, int k, Epilogue epilogue) {
     Case c = matrix(Op::kLinear, name, per_frame, columns, n, k, 16);
     c.epilogue = static_cast<int>(epilogue);
@@ -135,8 +143,8 @@ void codec(Table& t, const Config& config) {
 }  // namespace
 
 const char* name_of(Op op) {
-  constexpr const char* kNames[] = {"project", "project_qkv",    "linear",   "attend",
-                                    "conv",    "conv_transpose", "quantize", "sample"};
+  constexpr const char* kNames[] = {"project", "project_qkv",    "attend_project", "linear", "attend",
+                                    "conv",    "conv_transpose", "quantize",       "sample"};
   return kNames[static_cast<std::size_t>(op)];
 }
 
@@ -146,6 +154,31 @@ std::vector<Case> frame_cases(int bits, int kv_bits, int context, int columns) {
   language_model(t, config, bits, kv_bits, context, columns);
   if (columns == 1) codec(t, config);
   return t.cases;
+}
+
+std::vector<Case> tuning_cases(int bits, int kv_bits, int context, int columns) {
+  const Config config;
+  Table t;
+  language_model(t, config, bits, kv_bits, context, columns);
+  if (columns == 1) {
+    t.attend_project("depformer attention", config.codebooks() * config.depformer_num_layers,
+                     config.depformer_num_heads, config.depformer_head_dim(), bits, config.codebooks());
+    codec(t, config);
+  }
+  const auto same = [](const Case& a, const Case& b) {
+    return a.op == b.op && a.columns == b.columns && a.n == b.n && a.k == b.k && a.bits == b.bits &&
+           a.heads == b.heads && a.positions == b.positions && a.in == b.in && a.out == b.out && a.kernel == b.kernel &&
+           a.stride == b.stride;
+  };
+  std::vector<Case> out;
+  for (const Case& c : t.cases) {
+    const bool tuned = c.op != Op::kQuantize && c.op != Op::kSample;
+    // A ring of the depformer's goes with the projection, one of the codec's with its own kernel.
+    const bool apart = c.op != Op::kAttend || (c.positions > config.codebooks() && c.bits != 32);
+    const auto found = std::find_if(out.begin(), out.end(), [&](const Case& other) { return same(c, other); });
+    if (tuned && apart && found == out.end()) out.push_back(c);
+  }
+  return out;
 }
 
 std::vector<Case> ragged_cases() {
@@ -167,6 +200,10 @@ std::vector<Case> ragged_cases() {
     t.linear("ragged", 0, columns, 35, 20, Epilogue::kStore);
     t.linear("ragged", 0, columns, 70, 33, Epilogue::kGelu);
     t.linear("ragged", 0, columns, 66, 130, Epilogue::kAdd);
+  }
+  for (const int bits : {4, 8, 16}) {
+    t.attend_project("ragged", 0, 4, 24, bits, 9);
+    t.attend_project("ragged", 0, 3, 64, bits, 32);
   }
   t.product("ragged", 0, 2, 7, 101, 16, Epilogue::kStore);  // a K that no group divides stays at 16 bits
   for (const int columns : {1, 5, 30}) {

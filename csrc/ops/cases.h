@@ -7,7 +7,17 @@
 
 namespace personaplex::ops {
 
-enum class Op : std::uint8_t { kProject, kProjectQkv, kLinear, kAttend, kConv, kConvTranspose, kQuantize, kSample };
+enum class Op : std::uint8_t {
+  kProject,
+  kProjectQkv,
+  kAttendProject,  // an attention over few positions, and the projection of its result
+  kLinear,
+  kAttend,
+  kConv,
+  kConvTranspose,
+  kQuantize,
+  kSample
+};
 
 const char* name_of(Op op);  // "project", ...
 
@@ -27,6 +37,9 @@ struct Case {
 /// The operations of a frame of the full-size model, with weights of `bits` (4, 8, 16) and keys and values of `kv_bits`
 /// (16, 8), seeing `context` positions; `columns` of the language model's (1; more in a prefill).
 std::vector<Case> frame_cases(int bits, int kv_bits, int context, int columns);
+
+/// Those whose work a GPU can share out in several ways, each size once.
+std::vector<Case> tuning_cases(int bits, int kv_bits, int context, int columns);
 
 /// Small ones, with sizes that no vector and no block divides.
 std::vector<Case> ragged_cases();
