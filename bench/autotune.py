@@ -124,7 +124,9 @@ def run(
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {str(out.parent)!r} for --out")
     table = Table(out, bench.family, bench.device_name, again)
-    print(HEAD, flush=True)
+    memory = max(statistics.median(passes) for passes in bench.read_bandwidth(passes=3).values())
+    table.head["read_gb_per_s"] = round(memory)
+    print(f"{bench.device_name}, {memory:.0f} GB/s\n\n{HEAD}", flush=True)
     wrong = []
     with tqdm(todo, unit="job", file=sys.stderr, disable=None) as bar:
         bar.set_description("compiling")

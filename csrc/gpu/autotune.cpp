@@ -10,8 +10,8 @@ namespace personaplex::gpu {
 
 namespace {
 
-constexpr double kEnoughMs = 30.0;  // of runs
-constexpr double kListMs = 2.0;     // beside which starting a list hardly counts
+constexpr double kEnoughMs = 10.0;  // of runs
+constexpr double kListMs = 1.0;     // beside which starting a list hardly counts
 constexpr int kMostCopies = 512;    // of weights
 constexpr int kMostCalls = 1024;    // of a list
 constexpr double kCachesOfCopies = 4.25;
@@ -75,12 +75,12 @@ std::vector<double> CaseTuner::time(const std::optional<Tile>& tile, int repeats
   const std::string program = "tile " + std::to_string(programs_++);
   run_for_ms(program, rounds_);
   std::vector<double> out;
-  for (double spent = 0;
-       static_cast<int>(out.size()) < std::max(2, repeats) && (spent < kEnoughMs || out.size() < 2);) {
+  double spent = 0;
+  do {
     const double ms = run_for_ms(program, rounds_);
     spent += ms;
     out.push_back(1e3 * ms / rounds_ / copies_);
-  }
+  } while (static_cast<int>(out.size()) < repeats && spent < kEnoughMs);
   return out;
 }
 

@@ -29,8 +29,9 @@ class CaseTuner {
   Tile chosen() const { return table_(*job_); }
   int copies() const { return copies_; }
 
-  /// Microseconds of a call with this tile (nothing: what the table chooses), once for each of at least 2 and up to
-  /// `repeats` runs of a list of many calls. Throws std::invalid_argument for a tile that the GPU cannot run.
+  /// Microseconds of a call with this tile (nothing: what the table chooses), once for each of up to `repeats` runs
+  /// of a list of many calls, after one that does not count; fewer where that takes long. Throws std::invalid_argument
+  /// for a tile that the GPU cannot run.
   std::vector<double> time(const std::optional<Tile>& tile, int repeats);
   /// How far its result is from that with the rule's tile: ||a - b|| / ||b||.
   double distance(const Tile& tile);

@@ -159,7 +159,7 @@ std::vector<Tile> candidates(const Job& job, const Queue& queue) {
     const std::int64_t most_split = attends ? (job.columns > 1 ? 4 : 32) : steps(job, kind);
     for (int simdgroups = 1; simdgroups <= kind.most_simdgroups; simdgroups *= 2) {
       for (int split = 1; split <= most_split && (attends || split <= simdgroups); split *= 2) {
-        for (const int passes : {1, 2, 3, 4, 6}) {
+        for (const int passes : {1, 2, 3, 4}) {
           const Tile tile = whole_heads(job, {&kind, simdgroups, split, passes});
           if (passes > 1 && (once || tile.groups_x(job.n) < kFewGroups)) break;
           if (!attends && simdgroups > split && tile.slots() / 2 >= job.n) break;  // half of the threads have no work

@@ -206,8 +206,8 @@ TEST_CASE("tuning: every candidate of a frame's operations can be recorded, and 
         REQUIRE(!lists.back().empty());
         CHECK(lists.back().front().find(tile.name()) != std::string::npos);
       }
-      CHECK(tuner.time(tuner.tiles().back(), 3).size() >= 2);
-      CHECK(tuner.time({}, 1).size() == 2);
+      CHECK(!tuner.time(tuner.tiles().back(), 3).empty());
+      CHECK(tuner.time({}, 1).size() == 1);
       CHECK(lists.back().size() >= static_cast<std::size_t>(tuner.copies()));
     }
   }
