@@ -145,6 +145,7 @@ nb::object job_of(const gpu::CaseTuner& tuner) {
   out["n"] = job.n;
   out["k"] = job.k;
   out["columns"] = job.columns;
+  if (job.whole != 1) out["whole"] = job.whole;
   return out;
 }
 
@@ -175,6 +176,8 @@ std::string shape_of(const ops::Case& c) {
   switch (c.op) {
     case ops::Op::kAttend:
       return text(c.heads) + " x " + text(c.head_dim) + ", " + text(c.positions) + " positions";
+    case ops::Op::kProjectQkv:
+      return text(c.n) + " x " + text(c.k) + (c.kv_bits == 8 ? ", int8 ring" : "");
     case ops::Op::kConv:
     case ops::Op::kConvTranspose:
       return text(c.in) + " -> " + text(c.out) + ", kernel " + text(c.kernel) + ", stride " + text(c.stride);

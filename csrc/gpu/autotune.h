@@ -26,7 +26,7 @@ class CaseTuner {
   /// Those that it could have; the rule's comes first.
   const std::vector<Tile>& tiles() const { return tiles_; }
   /// What the GPU's table chooses.
-  Tile chosen() const { return table_(*job_); }
+  std::optional<Tile> chosen() const { return job_ ? std::optional(table_(*job_)) : std::nullopt; }
   int copies() const { return copies_; }
 
   /// Microseconds of a call with this tile (nothing: what the table chooses), once for each of up to `repeats` runs

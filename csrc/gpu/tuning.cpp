@@ -22,6 +22,7 @@ constexpr TileKind kKinds[] = {
     {"r1_c1", bit(Op::kProject) | bit(Op::kAttendProject), 1, 1, 32, 32, true, true},
     {"r2_c1", kProducts | bit(Op::kAttendProject), 2, 1, 32, 32, true, true},
     {"r4_c1", kProducts, 4, 1, 16, 32, true, true},
+    {"mma_c1", kProducts | bit(Op::kAttendProject), 16, 1, 16, 4, true, true},
     {"c8", kProducts, 4, 8, 16, 16, false, true},
     {"", bit(Op::kAttend), 1, 1, 8, 32, true, false},
     {"", bit(Op::kLinear), 8, 2, 8, 4, true, false},
@@ -101,7 +102,8 @@ Tile conv_rule(const Job& job) {
 /// How far a job is from one of a table, in doublings; nothing where the table's says nothing of it.
 std::optional<double> distance(const Job& job, const TunedJob& tuned) {
   constexpr double kNear = 1.0;
-  if (job.op != tuned.op || job.bits != tuned.bits || (job.columns == 1) != (tuned.columns == 1)) return {};
+  const bool same = job.op == tuned.op && job.bits == tuned.bits && job.whole == tuned.whole;
+  if (!same || (job.columns == 1) != (tuned.columns == 1)) return {};
   const auto doublings = [](std::int64_t a, std::int64_t b) {
     return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
   };
@@ -159,7 +161,9 @@ std::vector<Tile> candidates(const Job& job, const Queue& queue) {
     const std::int64_t most_split = attends ? (job.columns > 1 ? 4 : 32) : steps(job, kind);
     for (int simdgroups = 1; simdgroups <= kind.most_simdgroups; simdgroups *= 2) {
       for (int split = 1; split <= most_split && (attends || split <= simdgroups); split *= 2) {
-        for (const int passes : {1, 2, 3, 4}) {
+        // A threadgroup with 16 slots for each of 132 multiprocessors has a frame's matrices in 2 to 16 passes.
+        for (const int passes : {1, 2, 3, 4, 6, 8, 11, 16}) {
+          if (passes > 4 && kind.rows < 16) break;
           const Tile tile = whole_heads(job, {&kind, simdgroups, split, passes});
           if (passes > 1 && (once || tile.groups_x(job.n) < kFewGroups)) break;
           if (!attends && simdgroups > split && tile.slots() / 2 >= job.n) break;  // half of the threads have no work
@@ -182,7 +186,7 @@ ChooseTile choose_by(std::vector<TunedJob> table, const Queue& queue) {
   return [table = std::move(table), &queue](const Job& job) {
     std::vector<std::pair<double, Tile>> near;
     for (const TunedJob& tuned : table) {
-      if (const auto far = distance(job, tuned)) near.emplace_back(*far, whole_heads(job, tuned.tile));
+      if (const auto far = distance(job, tuned)) near.emplace_back(*far, tuned.tile);
     }
     std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     for (const auto& [far, tile] : near) {

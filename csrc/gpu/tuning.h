@@ -52,7 +52,7 @@ struct Job {
   std::int64_t n = 0, k = 0;
   std::int64_t columns = 1;
   int even = 1;              // the slots of a pass are a multiple of this
-  int whole = 1;             // those of a threadgroup are a multiple of this; where it is not 1 they are kept there
+  int whole = 1;             // those of a threadgroup are a multiple of this (heads for an int8 ring), and kept there
   int least_simdgroups = 1;  // for a norm
 };
 
@@ -71,6 +71,7 @@ struct TunedJob {
   ops::Op op = ops::Op::kProject;
   int bits = 16;
   std::int64_t n = 0, k = 0, columns = 1;
+  int whole = 1;
   Tile tile;
 };
 

@@ -32,6 +32,7 @@ class Line {
     const Json* value = line_.find(key);
     problems_.add(name_ + "." + key + ": expected " + what + (value == nullptr ? "" : ", got " + shown(*value)));
   }
+  bool has(const char* key) const { return line_.find(key) != nullptr; }
   std::optional<int> number(const char* key, std::int64_t most) const {
     const Json* value = line_.find(key);
     const std::int64_t* found = value == nullptr ? nullptr : value->integer();
@@ -46,7 +47,7 @@ class Line {
   }
   /// Everything else that a line has is for people, and a misspelt key is none of it.
   void check_keys() const {
-    constexpr const char* kKeys[] = {"op",         "bits",  "n",      "k",  "columns", "tile",
+    constexpr const char* kKeys[] = {"op",         "bits",  "n",      "k",  "columns", "whole",   "tile",
                                      "simdgroups", "split", "passes", "us", "rule_us", "worst_us"};
     for (const JsonMember& member : *line_.object()) {
       bool known = false;
@@ -92,15 +93,18 @@ void read_line(const Line& line, std::vector<TunedJob>& out) {
   const auto columns = line.number("columns", kMostSize);
   const auto simdgroups = line.number("simdgroups", 32), split = line.number("split", 64);
   const auto passes = line.number("passes", 64);
+  const auto whole = line.has("whole") ? line.number("whole", kMostSize) : 1;
   const std::string* tile = line.text("tile");
-  if (!known || tile == nullptr || !bits || !n || !k || !columns || !simdgroups || !split || !passes) return;
+  if (!known || tile == nullptr || !bits || !n || !k || !columns || !whole || !simdgroups || !split || !passes) return;
   std::string all;
   const TileKind* kind = kind_of(op, *tile, all);
   if (kind == nullptr) return line.expected("tile", "one of " + all);
-  const TunedJob job{op, *bits, *n, *k, *columns, {kind, *simdgroups, *split, *passes}};
-  if (!fits({.op = op, .kernel = "", .bits = *bits, .n = *n, .k = *k, .columns = *columns}, job.tile)) {
+  const TunedJob job{op, *bits, *n, *k, *columns, *whole, {kind, *simdgroups, *split, *passes}};
+  const Job like{.op = op, .kernel = "", .bits = *bits, .n = *n, .k = *k, .columns = *columns, .whole = *whole};
+  if (!fits(like, job.tile)) {
     return line.expected("simdgroups", "what this tile can have with this split and these passes: at most " +
-                                           std::to_string(kind->most_simdgroups) + ", a multiple of the split");
+                                           std::to_string(kind->most_simdgroups) +
+                                           ", a multiple of the split, slots that make whole heads");
   }
   out.push_back(job);
 }

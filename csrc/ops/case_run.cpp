@@ -107,6 +107,23 @@ std::vector<std::byte> page_of(Random& random, const Ring& ring) {
   return page;
 }
 
+/// What a page holds, as floats.
+void append_cells(const Ring& ring, const std::vector<std::byte>& page, std::vector<float>& out) {
+  const std::size_t rows = 2 * static_cast<std::size_t>(ring.heads) * kRingPage;
+  const auto dim = static_cast<std::size_t>(ring.head_dim);
+  for (std::size_t i = 0; i < rows * dim; ++i) {
+    if (ring.bits == 8) {
+      float scale = 0.0F;
+      std::memcpy(&scale, page.data() + rows * dim + i / dim * sizeof scale, sizeof scale);
+      out.push_back(scale * static_cast<float>(static_cast<std::int8_t>(page[i])));
+    } else {
+      std::uint16_t cell = 0;
+      std::memcpy(&cell, page.data() + 2 * i, sizeof cell);
+      out.push_back(from_bf16_bits(cell));
+    }
+  }
+}
+
 bool attends(const Case& c) { return c.op == Op::kAttend || c.op == Op::kAttendProject; }
 bool has_ring(const Case& c) { return c.op == Op::kProjectQkv || attends(c); }
 bool has_window(const Case& c) { return c.op == Op::kConv || c.op == Op::kConvTranspose; }
@@ -121,10 +138,9 @@ struct CaseRun::Parts {
   std::vector<std::unique_ptr<Memory>> memories;
   std::vector<std::vector<Memory*>> pages;  // per ring
   Place x, y, at, tokens, between;
-  Memory* y_memory = nullptr;
-  std::vector<float> y_at_first;
-  std::size_t results = 0;  // floats at y
-  bool integers = false;    // results are int32 at tokens
+  std::vector<std::pair<Memory*, std::vector<float>>> at_first;  // of what calls change
+  std::size_t results = 0;                                       // floats at y
+  bool integers = false;                                         // results are int32 at tokens
 
   Memory& allocate(Ops& ops, std::size_t bytes, Use use = Use::kState) {
     memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64), use));
@@ -136,13 +152,18 @@ struct CaseRun::Parts {
     memory.write(0, values.size() * sizeof(T), values.data());
     return memory;
   }
-  static std::vector<float> uniform(Random& random, std::size_t count, float scale) {
+  Place fill(Ops& ops, Random& random, std::size_t count, float scale) {
     std::vector<float> values(count);
     for (float& value : values) value = random.uniform(scale);
-    return values;
+    return {&put(ops, values), 0};
   }
-  Place fill(Ops& ops, Random& random, std::size_t count, float scale) {
-    return {&put(ops, uniform(random, count, scale)), 0};
+  /// In [-1, 1]; reset() fills it so again.
+  Place fill_again(Ops& ops, Random& random, std::size_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) value = random.uniform(1.0F);
+    Memory& memory = put(ops, values);
+    at_first.emplace_back(&memory, std::move(values));
+    return {&memory, 0};
   }
 };
 
@@ -198,7 +219,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
 
   if (has_ring(c)) {
     Ring ring;
-    ring.bits = c.op == Op::kAttend ? c.bits : 16;
+    ring.bits = c.op == Op::kAttend ? c.bits : c.kv_bits;
     ring.heads = c.heads;
     ring.head_dim = c.head_dim;
     ring.slots = (c.positions + kMaxColumns + kRingPage - 1) / kRingPage * kRingPage;
@@ -229,7 +250,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
   if (has_window(c)) {
     const int carried = c.op == Op::kConv ? (c.kernel - 1) * c.dilation + 1 - c.stride : 1;
     const int fresh = c.op == Op::kConv ? c.columns * c.stride : c.columns;
-    p.x = p.fill(ops, random, size(carried + fresh) * size(c.in), 1.0F);
+    p.x = p.fill_again(ops, random, size(carried + fresh) * size(c.in));  // it is carried
     p.results = columns * size(c.out) * (c.op == Op::kConvTranspose ? size(c.stride) : 1);
   } else if (c.op == Op::kQuantize) {
     p.x = p.fill(ops, random, size(c.k), 1.0F);
@@ -250,9 +271,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
   if (c.op == Op::kProject || c.op == Op::kProjectQkv) p.norm = ops.vector(floats(random, {c.k}, 1.0F, 0.2F));
   if (c.op == Op::kAttendProject) p.between = {&p.allocate(ops, size(c.k) * sizeof(float), Use::kScratch), 0};
   if (!p.integers) {
-    p.y_at_first = Parts::uniform(random, p.results, 1.0F);  // kAdd adds to it
-    p.y_memory = &p.put(ops, p.y_at_first);
-    p.y = {p.y_memory, 0};
+    p.y = p.fill_again(ops, random, p.results);  // kAdd adds to it
   }
 }
 
@@ -272,7 +291,7 @@ void CaseRun::run_all(const char* program, int rounds) {
 
 void CaseRun::reset() {
   Parts& p = *parts_;
-  if (p.y_memory != nullptr) p.y_memory->write(0, p.y_at_first.size() * sizeof(float), p.y_at_first.data());
+  for (const auto& [memory, values] : p.at_first) memory->write(0, values.size() * sizeof(float), values.data());
   if (case_.op != Op::kProjectQkv) return;
   for (Memory* page : p.pages[0]) {
     const std::vector<std::byte> zeros(page->bytes);
@@ -333,10 +352,10 @@ std::vector<float> CaseRun::results() const {
   out.resize(p.results);
   p.y.memory->read(0, p.results * sizeof(float), out.data());
   if (case_.op == Op::kProjectQkv) {
-    std::vector<std::uint16_t> cells(p.rings[0].page_bytes() / 2);
+    std::vector<std::byte> bytes(p.rings[0].page_bytes());
     for (const Memory* page : p.pages[0]) {
-      page->read(0, cells.size() * 2, cells.data());
-      for (const std::uint16_t cell : cells) out.push_back(from_bf16_bits(cell));
+      page->read(0, bytes.size(), bytes.data());
+      append_cells(p.rings[0], bytes, out);
     }
   }
   return out;

@@ -21,7 +21,7 @@ class CaseRun {
   void run(int copy = 0);
   /// One run of `rounds` calls with each copy in turn, as a program of this name.
   void run_all(const char* program, int rounds);
-  /// What calls add to and write is as it was at first.
+  /// What calls change is as it was at first.
   void reset();
   /// What the calls so far have made, as floats: results, then what was appended to the ring.
   std::vector<float> results() const;

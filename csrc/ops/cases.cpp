@@ -21,11 +21,13 @@ class Table {
     c.epilogue = static_cast<int>(epilogue);
     cases.push_back(c);
   }
-  void qkv(const std::string& name, int per_frame, int columns, int heads, int head_dim, int bits, int kv_positions) {
+  void qkv(const std::string& name, int per_frame, int columns, int heads, int head_dim, int bits, int kv_positions,
+           int kv_bits = 16) {
     Case c = matrix(Op::kProjectQkv, name, per_frame, columns, 3 * heads * head_dim, heads * head_dim, bits);
     c.heads = heads;
     c.head_dim = head_dim;
     c.positions = kv_positions;
+    c.kv_bits = kv_bits;
     cases.push_back(c);
   }
   void attend_project(const std::string& name, int per_frame, int heads, int head_dim, int bits, int positions) {
@@ -87,7 +89,7 @@ class Table {
 
 void language_model(Table& t, const Config& c, int bits, int kv_bits, int context, int columns) {
   const int layers = c.num_layers;
-  t.qkv("temporal in_proj", layers, columns, c.num_heads, c.head_dim(), bits, context);
+  t.qkv("temporal in_proj", layers, columns, c.num_heads, c.head_dim(), bits, context, kv_bits);
   t.attend("temporal attention", layers, columns, c.num_heads, c.head_dim(), context, kv_bits);
   t.product("temporal out_proj", layers, columns, c.dim, c.dim, bits, Epilogue::kAdd);
   t.product("temporal linear_in", layers, columns, 2 * c.ffn_hidden(), c.dim, bits, Epilogue::kSwiglu);
@@ -168,7 +170,7 @@ std::vector<Case> tuning_cases(int bits, int kv_bits, int context, int columns) 
   const auto same = [](const Case& a, const Case& b) {
     return a.op == b.op && a.columns == b.columns && a.n == b.n && a.k == b.k && a.bits == b.bits &&
            a.heads == b.heads && a.positions == b.positions && a.in == b.in && a.out == b.out && a.kernel == b.kernel &&
-           a.stride == b.stride;
+           a.stride == b.stride && a.kv_bits == b.kv_bits;
   };
   std::vector<Case> out;
   for (const Case& c : t.cases) {
@@ -191,6 +193,7 @@ std::vector<Case> ragged_cases() {
       t.product("ragged", 0, columns, 7, 1088, bits, Epilogue::kGelu);
       t.qkv("ragged", 0, columns, 3, 32, bits, 21);
       t.qkv("ragged", 0, columns, 5, 64, bits, 8);
+      t.qkv("ragged", 0, columns, 3, 64, bits, 21, 8);
     }
     for (const int bits : {8, 16, 32}) {
       t.attend("ragged", 0, columns, 3, 6, 11, bits);

@@ -31,6 +31,7 @@ struct Case {
   int bits = 16, group = 0;  // of the matrix; of keys and values
   int epilogue = 0;          // ops::Epilogue of a product
   int heads = 0, head_dim = 0, positions = 0;                 // positions: those visible
+  int kv_bits = 16;                                           // of the ring that project_qkv appends to
   int in = 0, out = 0, kernel = 0, stride = 1, dilation = 1;  // convolution: `columns` outputs
 };
 

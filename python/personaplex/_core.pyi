@@ -247,19 +247,19 @@ class Tile:
     def passes(self) -> int: ...
 
 class CaseTuner:
-    """A case on a GPU, with more weights than its cache holds."""
+    """A case on a GPU, with more weights than its cache holds. `job` and `chosen` are None where there is no choice."""
 
     @property
-    def job(self) -> dict[str, str | int] | None: ...  # op, bits, n, k, columns; None: there is nothing to choose
+    def job(self) -> dict[str, str | int] | None: ...  # op, bits, n, k, columns, whole
     @property
     def tiles(self) -> list[Tile]: ...  # that it could have; the first is the rule's
     @property
-    def chosen(self) -> Tile: ...  # by the table in use; only with a job
+    def chosen(self) -> Tile | None: ...  # by the table in use
     @property
     def copies(self) -> int: ...  # sets of weights
     def time(self, tile: Tile | None = None, repeats: int = 5) -> list[float]:
-        """Microseconds of a call in each run of a list of calls; None is the table's tile. ValueError for a tile that the
-        GPU cannot run."""
+        """Microseconds of a call in each run of a list of calls; None is the table's tile. ValueError for a tile that
+        the GPU cannot run."""
 
     def distance(self, tile: Tile) -> float:
         """||a - b|| / ||b|| of its result and the one with the rule's tile."""

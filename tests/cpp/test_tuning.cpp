@@ -124,13 +124,21 @@ TEST_CASE("tuning: whole heads of an int8 ring get passes enough") {
   job.op = ops::Op::kProjectQkv;
   job.kernel = "qkv_b4_bf16_";
   job.even = 2;
-  CHECK(choose(job).passes == 1);
+  CHECK(choose(job).name() == "r2_c1");
+  for (const int head_dim : {128, 96}) {
+    job.whole = head_dim;
+    CHECK(choose(job) == rule_for(job));
+    for (const Tile& tile : candidates(job, queue)) CHECK(tile.slots() * tile.passes % head_dim == 0);
+  }
   job.whole = 128;
-  const Tile tile = choose(job);
-  CHECK(tile.name() == "r2_c1");
-  CHECK(tile.slots() * tile.passes == 128);
-  job.whole = 96;
-  CHECK(choose(job).slots() * choose(job).passes % 96 == 0);
+  text.replace(text.find("\"tile\""), 0, "\"whole\": 128, ");
+  CHECK(!error_of(table(text)).empty());  // 16 slots
+  text.replace(text.find("\"passes\": 1"), 11, "\"passes\": 8");
+  const auto of_heads = choose_by(parse_tuning(table(text), "here"), queue);
+  CHECK(of_heads(job).name() == "r2_c1");
+  CHECK(of_heads(job).passes == 8);
+  job.whole = 1;
+  CHECK(of_heads(job) == rule_for(job));
 }
 
 TEST_CASE("tuning: what is wrong with a table is said, with file and key") {
@@ -142,7 +150,7 @@ TEST_CASE("tuning: what is wrong with a table is said, with file and key") {
   CHECK(has(error_of(table(line(0, 1, 1, "c8", 8, 1, 1))),
             "jobs[0].n: expected a whole number from 1 to 16777216, got 0"));
   CHECK(has(error_of(table(line(1, 1, 8, "c8", 8, 2, 1))), "jobs[0].simdgroups: expected what this tile can have"));
-  CHECK(has(error_of(table(line(1, 1, 1, "r4_c1", 32, 1, 1))), "at most 16, a multiple of the split, got 32"));
+  CHECK(has(error_of(table(line(1, 1, 1, "r4_c1", 32, 1, 1))), "at most 16, a multiple of the split"));
   std::string odd = line(1, 1, 1, "c8", 8, 1, 1);
   odd.replace(odd.find("passes"), 6, "pases\"");
   CHECK(!error_of(table(odd)).empty());

@@ -1,5 +1,6 @@
-"""bench/kernels.py --autotune and bench/autotune.py: what is tried, chosen, written and continued, on a GPU that is none."""
+"""bench/kernels.py --autotune: what is tried, chosen, written and continued, on a GPU that is none."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -178,6 +179,19 @@ def test_committed_tables_are_read_and_say_where_they_come_from(path):
     else:
         assert table["device"]
         assert all(job["us"] <= job["rule_us"] <= job["worst_us"] * 1.2 for job in table["jobs"])
+
+
+def test_the_page_shows_the_table():
+    spec = importlib.util.spec_from_file_location("tuning_table", BENCH.parent / "tools" / "tuning_table.py")
+    assert spec
+    assert spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    page = tool.PAGE.read_text("utf-8")
+    text = tool.table(json.loads(tool.TABLE.read_text("utf-8")))
+    assert tool.insert(page, text) == page, "run tools/tuning_table.py"
+    with pytest.raises(ValueError, match="has no <!-- tuning"):
+        tool.insert("nothing", text)
 
 
 def test_a_gpu_that_is_not_there_is_said_so():
