@@ -101,15 +101,16 @@ Tile conv_rule(const Job& job) {
 
 /// How far a job is from one of a table, in doublings; nothing where the table's says nothing of it.
 std::optional<double> distance(const Job& job, const TunedJob& tuned) {
-  constexpr double kNear = 1.0;
+  constexpr double kNear = 1.0, kNearColumns = 3.0;
   const bool same = job.op == tuned.op && job.bits == tuned.bits && job.whole == tuned.whole;
   if (!same || (job.columns == 1) != (tuned.columns == 1)) return {};
   const auto doublings = [](std::int64_t a, std::int64_t b) {
     return std::abs(std::log2(static_cast<double>(a) / static_cast<double>(b)));
   };
   const double n = doublings(job.n, tuned.n), k = doublings(job.k, tuned.k);
-  if (n > kNear || k > kNear) return {};
-  return n + k + doublings(job.columns, tuned.columns);
+  const double columns = doublings(job.columns, tuned.columns);
+  if (n > kNear || k > kNear || columns > kNearColumns) return {};
+  return n + k + columns;
 }
 
 }  // namespace
