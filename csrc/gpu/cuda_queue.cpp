@@ -269,6 +269,7 @@ class CudaQueue final : public Queue {
     prepare({name});
     return *kernels_.at(name);
   }
+  bool has(const std::string& name) const override { return texts_.contains(name); }
   void prepare(const std::vector<std::string>& names) override;
 
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
@@ -282,6 +283,11 @@ class CudaQueue final : public Queue {
   std::size_t free_bytes() const override {
     gpu_->use("free_bytes");
     return gpu_->free_bytes();
+  }
+  std::size_t cache_bytes() const override {
+    int bytes = 0;
+    gpu_->driver.check(gpu_->driver.device_attribute(&bytes, kCacheAttribute, gpu_->device), "cache_bytes");
+    return static_cast<std::size_t>(bytes);
   }
 
  private:

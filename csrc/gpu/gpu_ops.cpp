@@ -17,8 +17,11 @@ std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue) {
   return std::make_unique<GpuOps>(std::move(queue));
 }
 
-GpuOps::GpuOps(std::unique_ptr<Queue> queue)
-    : queue_(std::move(queue)), weights_(*queue_), codec_(std::make_unique<GpuCodec>(*this)) {}
+GpuOps::GpuOps(std::unique_ptr<Queue> queue, ChooseTile choose)
+    : queue_(std::move(queue)),
+      choose_(choose ? std::move(choose) : choose_for(*queue_)),
+      weights_(*queue_),
+      codec_(std::make_unique<GpuCodec>(*this)) {}
 GpuOps::~GpuOps() = default;
 
 namespace {

@@ -122,6 +122,7 @@ class MetalQueue final : public Queue {
   }
 
   const Kernel& kernel(const std::string& name) override;
+  bool has(const std::string& name) const override { return texts_.contains(name); }
   void prepare(const std::vector<std::string>& names) override;
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
   void prepare_next(List& list, const ops::Memory* state) override;

@@ -82,6 +82,7 @@ class RecordingQueue final : public Queue {
     }
     return *kernel;
   }
+  bool has(const std::string& name) const override { return declarations_.count(name) == 1; }
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (const Dispatch& d : dispatches) check(d);
     check_barriers(dispatches);
