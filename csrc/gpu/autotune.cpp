@@ -30,7 +30,7 @@ class Borrowed final : public Queue {
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     return queue_.record(std::move(dispatches));
   }
-  void run(List& list, const ops::Memory* state) override { queue_.run(list, state); }
+  void run(List& list, const ops::Memory* state, bool again) override { queue_.run(list, state, again); }
   std::string device_name() const override { return queue_.device_name(); }
   std::size_t free_bytes() const override { return queue_.free_bytes(); }
   std::size_t cache_bytes() const override { return queue_.cache_bytes(); }

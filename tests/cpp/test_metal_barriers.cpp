@@ -46,7 +46,7 @@ class Careless final : public Queue {
     return queue_->record(std::move(dispatches));
   }
   void prepare_next(List& list, const ops::Memory* state) override { queue_->prepare_next(list, state); }
-  void run(List& list, const ops::Memory* state) override { queue_->run(list, state); }
+  void run(List& list, const ops::Memory* state, bool again) override { queue_->run(list, state, again); }
   std::string device_name() const override { return queue_->device_name(); }
   std::size_t free_bytes() const override { return queue_->free_bytes(); }
 
