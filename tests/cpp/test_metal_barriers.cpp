@@ -83,6 +83,15 @@ struct Small {
   }
 };
 
+FrameInput question(const Config& config) {
+  const auto rows = static_cast<std::size_t>(config.rows());
+  FrameInput input;
+  input.column.assign(rows, 1);
+  input.target.assign(rows, 0);
+  input.forced.assign(rows, 0);
+  return input;
+}
+
 /// The programs of a conversation, in the order in which one runs them.
 const std::vector<std::pair<std::string, std::function<void(Small&)>>>& programs() {
   static const std::vector<std::pair<std::string, std::function<void(Small&)>>> all = {
@@ -96,19 +105,18 @@ const std::vector<std::pair<std::string, std::function<void(Small&)>>>& programs
          std::vector<float> pcm(static_cast<std::size_t>(s.engine->config().mimi.frame_samples()), 0.1F);
          s.engine->encode(*s.state, pcm, nullptr);
        }},
-      {"step",
-       [](Small& s) {
-         const auto rows = static_cast<std::size_t>(s.engine->config().rows());
-         FrameInput input;
-         input.column.assign(rows, 1);
-         input.target.assign(rows, 0);
-         input.forced.assign(rows, 0);
-         s.engine->step(*s.state, input, {}, nullptr, nullptr);
-       }},
+      {"step", [](Small& s) { s.engine->step(*s.state, question(s.engine->config()), {}, nullptr, nullptr); }},
       {"decode",
        [](Small& s) {
          s.engine->decode(*s.state, std::vector<int>(static_cast<std::size_t>(s.engine->config().codebooks()), 1),
                           nullptr);
+       }},
+      {"frame",
+       [](Small& s) {
+         const Config& config = s.engine->config();
+         std::vector<float> pcm(static_cast<std::size_t>(config.mimi.frame_samples()), 0.1F);
+         const std::vector<int> codes(static_cast<std::size_t>(config.codebooks()), later(1));
+         s.engine->frame(*s.state, pcm, question(config), codes, {});
        }},
   };
   return all;
