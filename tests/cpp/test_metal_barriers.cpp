@@ -38,6 +38,7 @@ class Careless final : public Queue {
     return queue_->allocate(bytes, use);
   }
   const Kernel& kernel(const std::string& name) override { return queue_->kernel(name); }
+  bool has(const std::string& name) const override { return queue_->has(name); }
   void prepare(const std::vector<std::string>& names) override { queue_->prepare(names); }
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (Dispatch& d : dispatches) {
