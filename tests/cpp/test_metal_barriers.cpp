@@ -38,6 +38,7 @@ class Careless final : public Queue {
     return queue_->allocate(bytes, use);
   }
   const Kernel& kernel(const std::string& name) override { return queue_->kernel(name); }
+  bool has(const std::string& name) const override { return queue_->has(name); }
   void prepare(const std::vector<std::string>& names) override { queue_->prepare(names); }
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (Dispatch& d : dispatches) {
@@ -46,7 +47,7 @@ class Careless final : public Queue {
     return queue_->record(std::move(dispatches));
   }
   void prepare_next(List& list, const ops::Memory* state) override { queue_->prepare_next(list, state); }
-  void run(List& list, const ops::Memory* state) override { queue_->run(list, state); }
+  void run(List& list, const ops::Memory* state, bool again) override { queue_->run(list, state, again); }
   std::string device_name() const override { return queue_->device_name(); }
   std::size_t free_bytes() const override { return queue_->free_bytes(); }
 
@@ -83,6 +84,15 @@ struct Small {
   }
 };
 
+FrameInput question(const Config& config) {
+  const auto rows = static_cast<std::size_t>(config.rows());
+  FrameInput input;
+  input.column.assign(rows, 1);
+  input.target.assign(rows, 0);
+  input.forced.assign(rows, 0);
+  return input;
+}
+
 /// The programs of a conversation, in the order in which one runs them.
 const std::vector<std::pair<std::string, std::function<void(Small&)>>>& programs() {
   static const std::vector<std::pair<std::string, std::function<void(Small&)>>> all = {
@@ -96,19 +106,18 @@ const std::vector<std::pair<std::string, std::function<void(Small&)>>>& programs
          std::vector<float> pcm(static_cast<std::size_t>(s.engine->config().mimi.frame_samples()), 0.1F);
          s.engine->encode(*s.state, pcm, nullptr);
        }},
-      {"step",
-       [](Small& s) {
-         const auto rows = static_cast<std::size_t>(s.engine->config().rows());
-         FrameInput input;
-         input.column.assign(rows, 1);
-         input.target.assign(rows, 0);
-         input.forced.assign(rows, 0);
-         s.engine->step(*s.state, input, {}, nullptr, nullptr);
-       }},
+      {"step", [](Small& s) { s.engine->step(*s.state, question(s.engine->config()), {}, nullptr, nullptr); }},
       {"decode",
        [](Small& s) {
          s.engine->decode(*s.state, std::vector<int>(static_cast<std::size_t>(s.engine->config().codebooks()), 1),
                           nullptr);
+       }},
+      {"frame",
+       [](Small& s) {
+         const Config& config = s.engine->config();
+         std::vector<float> pcm(static_cast<std::size_t>(config.mimi.frame_samples()), 0.1F);
+         const std::vector<int> codes(static_cast<std::size_t>(config.codebooks()), later(1));
+         s.engine->frame(*s.state, pcm, question(config), codes, {});
        }},
   };
   return all;
