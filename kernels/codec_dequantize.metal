@@ -1,14 +1,14 @@
 // kernels/codec_dequantize.metal: from codes to the latent: each part's codewords added up, projected, and summed.
 //
 // Contract: y[n] = sum over parts r of scale[r][n] * sum over i of q[r][n][i] * sum over the levels l of r of
-// codebooks[l][codes[l]][i], n < outputs, i < d. Part 1's levels follow those of part 0. A code outside 0..bins - 1
-// counts as the nearest one inside.
+// codebooks[l][codes[l]][i], n < outputs, i < d. Part 1's levels follow those of part 0. A code -1 - i stands for drawn[i],
+// i < p.drawn; otherwise one outside 0..bins - 1 counts as the nearest one inside.
 //
 // Weights: for each part int16 [ceil(outputs / 8)][ceil(d / 8)][8 outputs][8 values], zero where there is nothing;
 // scales float [2][outputs].
 //
-// Buffers: 0 codebooks float [levels0 + levels1][bins][d], 1 codes int [levels0 + levels1], 2 weights, 3 scales, 4 y, 5
-// params. 4 is written.
+// Buffers: 0 codebooks float [levels0 + levels1][bins][d], 1 codes int [levels0 + levels1], 2 drawn int [p.drawn], 3
+// weights, 4 scales, 5 y, 6 params. 5 is written.
 //
 // Work: a simdgroup does 8 outputs, 4 lanes each. Grid (ceil(outputs / (8 * S)), 1, 1), 32 * S threads. d at most 512.
 //   codec_dequantize
@@ -21,6 +21,7 @@ struct CodecDequantizeParams {
   int bins;
   int levels0;
   int levels1;
+  int drawn;
 };
 
 constant constexpr int kMaxD = 512;
@@ -47,10 +48,11 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
 [[kernel, max_total_threads_per_threadgroup(1024)]] void codec_dequantize(
     device const float* codebooks [[buffer(0)]],
     device const int* codes [[buffer(1)]],
-    device const uint4* weights [[buffer(2)]],
-    device const float* scales [[buffer(3)]],
-    device float* y [[buffer(4)]],
-    constant CodecDequantizeParams& p [[buffer(5)]],
+    device const int* drawn [[buffer(2)]],
+    device const uint4* weights [[buffer(3)]],
+    device const float* scales [[buffer(4)]],
+    device float* y [[buffer(5)]],
+    constant CodecDequantizeParams& p [[buffer(6)]],
     uint3 tgid [[threadgroup_position_in_grid]],
     uint lid [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]],
@@ -67,7 +69,9 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
     if (j < p.d) {
       const int last = part == 0 ? p.levels0 : p.levels0 + p.levels1;
       for (int level = part == 0 ? 0 : p.levels0; level < last; level++) {
-        const int code = min(max(codes[level], 0), p.bins - 1);
+        int code = codes[level];
+        if (code < 0 && -1 - code < p.drawn) code = drawn[-1 - code];
+        code = min(max(code, 0), p.bins - 1);
         sum += codebooks[(size_t(level) * p.bins + code) * p.d + j];
       }
     }

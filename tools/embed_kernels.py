@@ -1,4 +1,5 @@
-"""Writes the C++ files that hold kernels/*.metal: as they are, and translated to CUDA C++. A step of the build.
+"""Writes the C++ files that hold kernels/*.metal, as they are and translated to CUDA C++, and kernels/tuning/*.json. A
+step of the build.
 
     python tools/embed_kernels.py --compiler CXX --out FOLDER [FILE ...]
 
@@ -6,6 +7,7 @@ CXX is the build's g++ or clang++, here only a preprocessor. Needs nothing but P
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,22 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
 
 from metalsim import CompileError, to_cuda  # noqa: E402
+
+DEFAULT = [*sorted((ROOT / "kernels").glob("*.metal")), *sorted((ROOT / "kernels" / "tuning").glob("*.json"))]
+
+_TABLES = """// tuning_tables.cpp: written by tools/embed_kernels.py.
+#include "gpu/tuning.h"
+
+namespace personaplex::gpu {{
+
+std::vector<std::pair<std::string, std::string>> tuning_tables() {{
+  return {{
+{entries}
+  }};
+}}
+
+}}  // namespace personaplex::gpu
+"""
 
 _FILE = """// {name}: written by tools/embed_kernels.py.
 #include "gpu/kernel_source.h"
@@ -77,15 +95,29 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
         (out / name).write_text(text, encoding="utf-8")
 
 
+def embed_tables(files: list[Path], out: Path) -> None:
+    """Writes tuning_tables.cpp. ValueError for a table that is no JSON."""
+    entries = []
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        entries.append(f'{{"{path.stem}", {literal(text)}}}')
+    (out / "tuning_tables.cpp").write_text(_TABLES.format(entries=",\n".join(entries)), encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=sorted((ROOT / "kernels").glob("*.metal")))
+    parser.add_argument("files", nargs="*", type=Path, default=DEFAULT)
     parser.add_argument("--compiler", required=True, help="a g++ or clang++")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     args = parser.parse_args()
     try:
-        embed(args.files, args.compiler, args.out)
-    except (CompileError, SyntaxError) as error:
+        embed([path for path in args.files if path.suffix == ".metal"], args.compiler, args.out)
+        embed_tables([path for path in args.files if path.suffix == ".json"], args.out)
+    except (CompileError, SyntaxError, ValueError) as error:
         print(f"embed_kernels.py: {error}", file=sys.stderr)
         return 1
     return 0

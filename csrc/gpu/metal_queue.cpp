@@ -122,10 +122,11 @@ class MetalQueue final : public Queue {
   }
 
   const Kernel& kernel(const std::string& name) override;
+  bool has(const std::string& name) const override { return texts_.contains(name); }
   void prepare(const std::vector<std::string>& names) override;
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
   void prepare_next(List& list, const ops::Memory* state) override;
-  void run(List& list, const ops::Memory* state) override;
+  void run(List& list, const ops::Memory* state, bool again) override;
 
   std::string device_name() const override {
     const Pool pool;
@@ -283,10 +284,12 @@ void MetalQueue::prepare_next(List& list, const ops::Memory* state) {
   next_ = encode(list, state, "prepare_next");
 }
 
-void MetalQueue::run(List& list, const ops::Memory* state) {
+void MetalQueue::run(List& list, const ops::Memory* state, bool again) {
   const Pool pool;
   const Encoded encoded = encode(list, state, "run");
-  gpu_->run(encoded.commands.get());
+  gpu_->start(encoded.commands.get());
+  if (again) next_ = encode(list, state, "run");
+  gpu_->finish(encoded.commands.get());
   if (warm_ != nullptr) warm_->again();
 }
 
