@@ -38,7 +38,6 @@ class Careless final : public Queue {
     return queue_->allocate(bytes, use);
   }
   const Kernel& kernel(const std::string& name) override { return queue_->kernel(name); }
-  bool has(const std::string& name) const override { return queue_->has(name); }
   void prepare(const std::vector<std::string>& names) override { queue_->prepare(names); }
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (Dispatch& d : dispatches) {
@@ -84,40 +83,37 @@ struct Small {
   }
 };
 
-FrameInput question(const Config& config) {
-  const auto rows = static_cast<std::size_t>(config.rows());
-  FrameInput input;
-  input.column.assign(rows, 1);
-  input.target.assign(rows, 0);
-  input.forced.assign(rows, 0);
-  return input;
-}
+using Program = std::pair<std::string, std::function<void(Engine&, EngineState&)>>;
 
 /// The programs of a conversation, in the order in which one runs them.
-const std::vector<std::pair<std::string, std::function<void(Small&)>>>& programs() {
-  static const std::vector<std::pair<std::string, std::function<void(Small&)>>> all = {
+const std::vector<Program>& programs() {
+  const auto pcm = [](const Engine& e) {
+    return std::vector<float>(static_cast<std::size_t>(e.config().mimi.frame_samples()), 0.1F);
+  };
+  const auto input = [](const Engine& e) {
+    const auto rows = static_cast<std::size_t>(e.config().rows());
+    FrameInput in;
+    in.column.assign(rows, 1);
+    in.target.assign(rows, 0);
+    in.forced.assign(rows, 0);
+    return in;
+  };
+  const auto codes = [](const Engine& e) {
+    return std::vector<int>(static_cast<std::size_t>(e.config().codebooks()), 1);
+  };
+  static const std::vector<Program> all = {
       {"prefill",
-       [](Small& s) {
-         const std::vector<int> column(static_cast<std::size_t>(s.engine->config().rows()), 1);
-         s.engine->prefill_tokens(*s.state, std::vector<std::vector<int>>(9, column));
+       [=](Engine& e, EngineState& state) {
+         e.prefill_tokens(state, std::vector<std::vector<int>>(9, input(e).column));
        }},
-      {"encode",
-       [](Small& s) {
-         std::vector<float> pcm(static_cast<std::size_t>(s.engine->config().mimi.frame_samples()), 0.1F);
-         s.engine->encode(*s.state, pcm, nullptr);
-       }},
-      {"step", [](Small& s) { s.engine->step(*s.state, question(s.engine->config()), {}, nullptr, nullptr); }},
-      {"decode",
-       [](Small& s) {
-         s.engine->decode(*s.state, std::vector<int>(static_cast<std::size_t>(s.engine->config().codebooks()), 1),
-                          nullptr);
-       }},
+      {"encode", [=](Engine& e, EngineState& state) { e.encode(state, pcm(e)); }},
+      {"step", [=](Engine& e, EngineState& state) { e.step(state, input(e), {}, nullptr, nullptr); }},
+      {"decode", [=](Engine& e, EngineState& state) { e.decode(state, codes(e)); }},
       {"frame",
-       [](Small& s) {
-         const Config& config = s.engine->config();
-         std::vector<float> pcm(static_cast<std::size_t>(config.mimi.frame_samples()), 0.1F);
-         const std::vector<int> codes(static_cast<std::size_t>(config.codebooks()), later(1));
-         s.engine->frame(*s.state, pcm, question(config), codes, {});
+       [=](Engine& e, EngineState& state) {
+         std::vector<int> drawn = codes(e);
+         for (std::size_t k = 0; k < drawn.size(); ++k) drawn[k] = later(static_cast<int>(1 + k));
+         e.frame(state, pcm(e), input(e), drawn, {});
        }},
   };
   return all;
@@ -139,7 +135,7 @@ std::map<std::string, std::string> known_survivors() {
 
 std::string run_all(Small& small) {
   try {
-    for (const auto& [name, run] : programs()) run(small);
+    for (const auto& [name, run] : programs()) run(*small.engine, *small.state);
   } catch (const DeviceError& e) {
     return e.what();
   }
@@ -158,7 +154,7 @@ TEST_CASE("metal: every barrier of a frame is needed") {
     metalsim::objc::take_barriers();
     for (const auto& [name, run] : programs()) {
       CAPTURE(name);
-      run(small);
+      run(*small.engine, *small.state);
       const auto barriers = metalsim::objc::take_barriers();
       CHECK(barriers.size() > 2);
       std::size_t killed = 0;
