@@ -5,9 +5,11 @@
 // passes; `split` warps share a row's K. One threadgroup a multiprocessor, with as many passes as that takes, is about
 // right: x is staged once for all.
 //
+// K is a multiple of 4 blocks (128 values of 4 bits, 64 of 8, 32 bfloats), groups are of 64 values.
+//
 // How: each lane's dot products of its own blocks of W with x come out of the tensor core apart from all others,
 // because operand B has x in the columns 2 t and 2 t + 1 for the blocks of the lanes t, and zeros elsewhere: what
-// lands in a lane's accumulators is what its own blocks give. So each applies scale and bias of its own group. The two
+// lands in a lane's accumulators is what its own blocks give. So scale and bias of each group can be applied. The two
 // columns are x rounded to bfloat and what that leaves, so that x is exact to 16 bits. A quantized value q is the
 // bfloat 128 + q, or with 8 bits two of them (each of a nibble); what the 128 add is -128 times the sum of x in the
 // block, staged with x.
@@ -15,49 +17,34 @@
 // A warp fetches its units AHEAD units before it uses them, the first ones before anything else is done or known: memory
 // must have some 40 KB in flight on every multiprocessor to be read at full speed.
 #include "lm_weights.cuh"
+#include "lm_results.cuh"
 
-constexpr int CHUNK = 6144;      // staged values of x, a multiple of 16 steps of any format
+constexpr int CHUNK = 6144;      // staged values of x
 constexpr int PARTIALS = 4096;   // results of warps, before those that share a row are added
 constexpr int MAX_WARPS = 16;
-
-struct ProductParams {
-  int n, k, columns, group_shift, split, passes, epilogue, norm;
-};
-
-struct QkvParams {
-  int n, k, columns, group_shift, split, passes, norm, heads, head_dim, rotary, kv_bits;
-  u32 offset;
-};
 
 struct AttendProjectParams {
   int n, k, group_shift, split, heads, head_dim, slots;
   u32 offset;
 };
 
-struct Column {
-  long long position, first_visible;
-  int kv_slot, unused;
-};
-
-/// x of a block: rounded, then the rest.
-template <int BITS>
-constexpr int STAGED_BLOCK = 4 * BLOCK<BITS>;  // bytes
-
 template <int BITS>
 struct Shared {
-  uint4 x[CHUNK * 4 / 16];
-  uint4 zeros[8];  // read at one of its halves' 16 bytes, so that banks differ from those of x
-  float sums[BITS == 16 ? 1 : CHUNK / BLOCK<BITS>];
+  uint4 x[CHUNK * 4 / 16];  // of every block, rounded, then the rest
+  uint4 zeros[24];          // read from the third on, so that banks differ from those of x
+  float sums[CHUNK / GROUP];
   float partials[PARTIALS];
   float squares[MAX_WARPS];
 };
 
-/// x from k0 on, `count` values of it (zeros beyond K), times the norm's weight. Of each block the sum.
+/// x from k0 on, `count` values of it (zeros beyond K), times the norm's weight, and the sums of
+/// its groups. Returns the sum of squares of what the thread has staged.
 template <int BITS>
-__device__ __forceinline__ void stage(const float* x, const float* norm, int k, int k0, int count,
-                                      const float* early_norm, float* square, Shared<BITS>& s) {
+__device__ __forceinline__ float stage(const float* x, const float* norm, int k, int k0, int count,
+                                       const float* early_norm, Shared<BITS>& s) {
   constexpr int PER_BLOCK = BLOCK<BITS> / 8;
   const int threads = int(blockDim.x);
+  float square = 0.0f;
   for (int first = 0; first < count / 8; first += threads) {
     const int i = first + int(threadIdx.x);
     const int at = k0 + 8 * i;
@@ -77,7 +64,7 @@ __device__ __forceinline__ void stage(const float* x, const float* norm, int k, 
         }
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-          *square += v[j] * v[j];
+          square += v[j] * v[j];
           v[j] *= factor[j];
         }
       }
@@ -94,54 +81,82 @@ __device__ __forceinline__ void stage(const float* x, const float* norm, int k, 
     }
     if (BITS != 16) {
 #pragma unroll
-      for (int mask = 1; mask < PER_BLOCK; mask *= 2) sum += __shfl_xor_sync(WARP, sum, mask);
+      for (int mask = 1; mask < GROUP / 8; mask *= 2) sum += __shfl_xor_sync(WARP, sum, mask);
     }
     if (i < count / 8) {
       uint4* to = s.x + i / PER_BLOCK * (2 * PER_BLOCK) + i % PER_BLOCK;
       to[0] = make_uint4(rounded[0], rounded[1], rounded[2], rounded[3]);
       to[PER_BLOCK] = make_uint4(rest[0], rest[1], rest[2], rest[3]);
-      if (BITS != 16 && i % PER_BLOCK == 0) s.sums[i / PER_BLOCK] = sum;
+      if (BITS != 16 && i % (GROUP / 8) == 0) s.sums[i / (GROUP / 8)] = sum;
     }
   }
+  return square;
 }
 
-/// total[r] += the lane's blocks of row r times x, of which `b` is the lane's operand B.
+/// What a lane has of a pass: of row g with an even t, of row g + 8 with an odd one; bfloats: of both.
+struct Total {
+  float v[2] = {0.0f, 0.0f};
+
+  /// In lanes 0 and 1 of four what all have of rows g and g + 8.
+  template <int BITS>
+  __device__ __forceinline__ float sum() const {
+    float out = BITS == 16 ? rows_apart(v[0], v[1]) : v[0];
+    return out + __shfl_xor_sync(WARP, out, 2);
+  }
+  /// Of row g in lanes of an even t, of row g + 8 in those of an odd one, the sum of both lanes'.
+  static __device__ __forceinline__ float rows_apart(float first, float second) {
+    const bool odd = threadIdx.x % 2 != 0;
+    return (odd ? second : first) + __shfl_xor_sync(WARP, odd ? first : second, 1);
+  }
+};
+
+/// total += the lane's blocks times x, of which `b` is the lane's operand B and `sums` has the groups'.
 template <int BITS, bool HALF>
-__device__ __forceinline__ void multiply(const Unit& unit, const uint4* b, float sum, u32 of_128, float* total) {
-  float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+__device__ __forceinline__ void multiply(const Unit& unit, const uint4* b, const float* sums, u32 of_128,
+                                         Total& total) {
+  constexpr int PER_BLOCK = BLOCK<BITS> / 8;
+  float c[2][4] = {};  // 4 bits: of both blocks; 8: of lower and upper halves of values
 #pragma unroll
-  for (int i = 0; i < (BITS == 4 ? 4 : BITS == 8 ? 2 : 1); i++) {
-    const uint4 x = b[i];
-    if (BITS == 4) {
-      const u32 p = word_of(unit.words[0], i), q = word_of(unit.words[1], i);
-      float* to = i % 2 == 0 ? c : d;
-      mma(to, nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), x.x, x.y);
-      mma(to, nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), nibbles(p >> 12, of_128), nibbles(q >> 12, of_128), x.z, x.w);
-    } else if (BITS == 8) {
+  for (int j = 0; j < 2; j++) {
 #pragma unroll
-      for (int j = 0; j < 2; j++) {
-        const u32 p = word_of(unit.words[0], 2 * i + j), q = word_of(unit.words[1], 2 * i + j);
-        const u32 b0 = j == 0 ? x.x : x.z, b1 = j == 0 ? x.y : x.w;
-        mma(c, nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), b0, b1);
-        mma(d, nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), nibbles(p >> 12, of_128), nibbles(q >> 12, of_128), b0, b1);
+    for (int i = 0; i < PER_BLOCK; i++) {
+      const uint4 x = b[j * 4 * PER_BLOCK + i];
+      if (BITS == 4) {
+        const u32 p = word_of(unit.words[0][j], i), q = word_of(unit.words[1][j], i);
+        mma(c[j], nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), x.x, x.y);
+        mma(c[j], nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), nibbles(p >> 12, of_128),
+            nibbles(q >> 12, of_128), x.z, x.w);
+      } else if (BITS == 8) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const u32 p = word_of(unit.words[0][j], 2 * i + half), q = word_of(unit.words[1][j], 2 * i + half);
+          const u32 b0 = half == 0 ? x.x : x.z, b1 = half == 0 ? x.y : x.w;
+          mma(c[0], nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), b0, b1);
+          mma(c[1], nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), nibbles(p >> 12, of_128),
+              nibbles(q >> 12, of_128), b0, b1);
+        }
+      } else {
+        const uint4 p = unit.words[0][j], q = unit.words[1][j];
+        mma(c[0], p.x, q.x, p.y, q.y, x.x, x.y);
+        mma(c[1], p.z, q.z, p.w, q.w, x.z, x.w);
       }
-    } else {
-      mma(c, unit.words[0].x, unit.words[1].x, unit.words[0].y, unit.words[1].y, x.x, x.y);
-      mma(d, unit.words[0].z, unit.words[1].z, unit.words[0].w, unit.words[1].w, x.z, x.w);
     }
   }
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const float low = c[2 * r] + c[2 * r + 1];
-    const float high = d[2 * r] + d[2 * r + 1];
-    if (BITS == 16) {
-      total[r] += low + high;
-    } else {
-      const float excess = BITS == 4 ? 128.0f : 2176.0f;  // 8 bits: 128 + 16 * 128
-      const float dot = (BITS == 4 ? low + high : low + 16.0f * high) - excess * sum;
-      total[r] += from16<HALF>(unit.scales[r]) * dot + from16<HALF>(unit.biases[r]) * sum;
-    }
+  if (BITS == 4) {
+    const float2 sum = *(const float2*)sums;
+    const float first = Total::rows_apart(c[0][0] + c[0][1], c[0][2] + c[0][3]) - 128.0f * sum.x;
+    const float second = Total::rows_apart(c[1][0] + c[1][1], c[1][2] + c[1][3]) - 128.0f * sum.y;
+    total.v[0] += from16<HALF>(u16(unit.scales)) * first + from16<HALF>(u16(unit.biases)) * sum.x;
+    total.v[0] += from16<HALF>(u16(unit.scales >> 16)) * second + from16<HALF>(u16(unit.biases >> 16)) * sum.y;
+  } else if (BITS == 8) {
+    // 128 of the lower half, and 16 times that of the upper one.
+    const float dot = Total::rows_apart((c[0][0] + c[0][1]) + 16.0f * (c[1][0] + c[1][1]),
+                                        (c[0][2] + c[0][3]) + 16.0f * (c[1][2] + c[1][3])) -
+                      2176.0f * *sums;
+    total.v[0] += from16<HALF>(u16(unit.scales)) * dot + from16<HALF>(u16(unit.biases)) * *sums;
+  } else {
+    total.v[0] += (c[0][0] + c[0][1]) + (c[1][0] + c[1][1]);
+    total.v[1] += (c[0][2] + c[0][3]) + (c[1][2] + c[1][3]);
   }
 }
 
@@ -162,6 +177,9 @@ struct Share {
 
 /// The way of a warp through its units: chunks of x, in each all passes of a round, in each every split-th step. In a
 /// chunk all warps have as many, some of which are beyond K; it ends at a multiple of AHEAD.
+/// The first of a lane's blocks in a unit.
+__device__ __forceinline__ int first_of(int t) { return t / 2 * 4 + t % 2; }
+
 template <int BITS>
 struct Walk {
   int steps, chunk_steps, split, part, passes;
@@ -202,12 +220,12 @@ struct Fetcher {
     units = count * walk.passes;
     end = (units + AHEAD - 1) / AHEAD * AHEAD;
     rows.set(m, first_slot);
-    block = first_block = walk.step() * 4 + int(threadIdx.x) % 4;
+    block = first_block = walk.step() * 8 + first_of(int(threadIdx.x) % 4);
   }
   /// The next unit, if there is one.
   __device__ __forceinline__ void next(Unit& unit) {
     rows.fetch(m, block, walk.unit < units, unit);
-    block += 4 * walk.split;
+    block += 8 * walk.split;
     if (++walk.i == count) {
       walk.i = 0;
       block = first_block;
@@ -238,7 +256,7 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const Share share(m.n, split, of_passes);
   const u32 of_128 = two_128s();
-  float square = 0.0f, unused = 0.0f;
+  float square = 0.0f;
   for (int first_pass = 0; first_pass < share.passes; first_pass += share.round()) {
     const int passes = min(share.round(), share.passes - first_pass);
     Unit ring[AHEAD];
@@ -254,7 +272,7 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
         *(float4*)early_norm = *(const float4*)(norm + 8 * threadIdx.x);
         *(float4*)(early_norm + 4) = *(const float4*)(norm + 8 * threadIdx.x + 4);
       }
-      if (threadIdx.x < 8) s.zeros[threadIdx.x] = make_uint4(0, 0, 0, 0);
+      if (threadIdx.x < 24) s.zeros[threadIdx.x] = make_uint4(0, 0, 0, 0);
       wait_for_others();
       then.begin(share);
     }
@@ -262,43 +280,37 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
       const int count = walk.count();
       if (walk.chunk > 0) __syncthreads();
       if (first_pass == 0 || walk.steps > walk.chunk_steps) {
-        stage<BITS>(x, norm, m.k, walk.chunk * walk.chunk_steps * STEP<BITS>, count * split * STEP<BITS>, early_norm,
-                    first_pass == 0 ? &square : &unused, s);
+        const float more = stage<BITS>(x, norm, m.k, walk.chunk * walk.chunk_steps * STEP<BITS>,
+                                       count * split * STEP<BITS>, early_norm, s);
+        if (first_pass == 0) square += more;
         __syncthreads();
       }
       const int g = lane / 4, t = lane % 4;
       const bool own = g / 2 == t;  // lanes whose operand B is not zero
-      const uint4* const b0 = own ? s.x + (walk.part * 4 + t) * (2 * PER_BLOCK) + g % 2 * PER_BLOCK : s.zeros + 2;
-      const int b_stride = own ? split * 4 * (2 * PER_BLOCK) : 0;
-      const int sum0 = walk.part * 4 + t;
+      const uint4* const b0 =
+          own ? s.x + (walk.part * 8 + first_of(t)) * (2 * PER_BLOCK) + g % 2 * PER_BLOCK : s.zeros + 2;
+      const int b_stride = own ? split * 8 * (2 * PER_BLOCK) : 0;
+      const float* const sums0 = s.sums + (walk.part * STEP<BITS> + t / 2 * 4 * BLOCK<BITS>) / GROUP;
       const uint4* b = b0;
-      int sum = sum0;
-      float total[2] = {0.0f, 0.0f};
+      const float* sums = sums0;
+      Total total;
       const int units = count * passes;
-      float* partial = s.partials + warp * 16;
+      float* partial = s.partials + warp * 16 + g + 8 * t;
       for (int first = 0; first < units; first += AHEAD) {
 #pragma unroll
         for (int d = 0; d < AHEAD; d++) {
           if (first + d < units) {
-            multiply<BITS, HALF>(ring[d], b, BITS == 16 ? 0.0f : s.sums[sum], of_128, total);
+            multiply<BITS, HALF>(ring[d], b, sums, of_128, total);
             b += b_stride;
-            sum += split * 4;
+            sums += split * STEP<BITS> / GROUP;
             if (++walk.i == count) {
-#pragma unroll
-              for (int r = 0; r < 2; r++) {
-                total[r] += __shfl_xor_sync(WARP, total[r], 1);
-                total[r] += __shfl_xor_sync(WARP, total[r], 2);
-              }
-              if (t < 2) {
-                float* to = partial + g + 8 * t;
-                const float v = t == 0 ? total[0] : total[1];
-                *to = walk.chunk == 0 ? v : *to + v;
-              }
+              const float v = total.sum<BITS>();
+              if (t < 2) *partial = walk.chunk == 0 ? v : *partial + v;
               partial += share.warps * 16;
-              total[0] = total[1] = 0.0f;
+              total = Total();
               walk.i = 0;
               b = b0;
-              sum = sum0;
+              sums = sums0;
             }
           }
           fetcher.next(ring[d]);
@@ -353,14 +365,7 @@ __device__ __forceinline__ void qmv(const float* x, const float* norm, const Mat
     }
   };
   __shared__ Shared<BITS> s;
-  product<BITS, HALF, 4>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, Then{y, p, s, 0.0f});
-}
-
-/// Row `slot` of one head's keys (part 1) or values (part 2).
-__device__ __forceinline__ unsigned char* ring_row(unsigned char* page, int slot, int part, int heads, int head,
-                                                   int head_dim, int bytes, u32 offset) {
-  const int row = ((part - 1) * heads + head) * 32 + slot % 32;
-  return page + offset + size_t(row) * size_t(head_dim * bytes);
+  product<BITS, HALF, 3>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, Then{y, p, s, 0.0f});
 }
 
 /// With an int8 ring the slots of a threadgroup are whole heads, and all passes are one round.
@@ -408,10 +413,7 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
         } else if (p.kv_bits == 8) {
           *(float2*)(heads + 2 * i) = v;
         } else {
-          const int head = n / p.head_dim % p.heads;
-          unsigned char* row = ring_row(page, kv_slot, part, p.heads, head, p.head_dim, p.kv_bits / 8, p.offset);
-          if (p.kv_bits == 16) ((u32*)row)[n % p.head_dim / 2] = bfloats(v.x, v.y);
-          else ((float2*)row)[n % p.head_dim / 2] = v;
+          append_pair(p, page, kv_slot, n, v);
         }
       }
       if (p.kv_bits != 8) return;
@@ -419,29 +421,17 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
       for (int i = int(threadIdx.x) / 32; i < slots / p.head_dim; i += share.warps) {
         const int n = slot0 + i * p.head_dim;
         if (n >= p.n) break;
-        if (n >= dim) quantize(heads + i * p.head_dim, n / dim, n / p.head_dim % p.heads);
+        if (n >= dim) {
+          const float* values = heads + i * p.head_dim;
+          quantize_head(p, page, kv_slot, n / dim, n / p.head_dim % p.heads, [&](int d) { return values[d]; });
+        }
       }
       __syncthreads();
-    }
-    /// A head's key or value, by one warp: int8 of the largest magnitude / 127.
-    __device__ __forceinline__ void quantize(const float* values, int part, int head) const {
-      const int lane = int(threadIdx.x) % 32;
-      float largest = 0.0f;
-      for (int i = lane; i < p.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));
-#pragma unroll
-      for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, __shfl_xor_sync(WARP, largest, mask));
-      const bool nothing = largest < 1e-35f;  // 127 / largest would overflow
-      const float inverse = nothing ? 0.0f : 127.0f / largest;
-      unsigned char* row = ring_row(page, kv_slot, part, p.heads, head, p.head_dim, 1, p.offset);
-      for (int i = lane; i < p.head_dim; i += 32) row[i] = (unsigned char)(int(rintf(values[i] * inverse)) & 255);
-      if (lane != 0) return;
-      float* of_heads = (float*)(page + size_t(p.offset) + size_t(p.heads * 64) * size_t(p.head_dim));
-      of_heads[((part - 1) * p.heads + head) * 32 + kv_slot % 32] = nothing ? 0.0f : largest / 127.0f;
     }
   };
   __shared__ Shared<BITS> s;
   Then then{angles, at, pages, q, p, s, 0, nullptr, make_float2(0.0f, 0.0f)};
-  product<BITS, HALF, 4>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, then);
+  product<BITS, HALF, 3>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, then);
 }
 
 /// Slot of the j-th of `count` visible positions.
@@ -542,7 +532,7 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
   };
   __shared__ Shared<BITS> s;
   static_assert(PARTIALS >= 4096, "an attention's result");
-  product<BITS, HALF, 2>(s.partials, nullptr, m, p.split, 1, s, Then{q, at, pages, y, p, s, 0.0f});
+  product<BITS, HALF, 1>(s.partials, nullptr, m, p.split, 1, s, Then{q, at, pages, y, p, s, 0.0f});
 }
 
 #define QMV(name, bits, half)                                                                                       \
@@ -550,21 +540,21 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
       name(const float* x, const float* norm, const uint4* w, const u16* scales, const u16* biases, float* y,       \
            const ProductParams p) {                                                                                 \
     let_others_start();                                                                                             \
-    qmv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.group_shift, p.epilogue == 2}, y, p);            \
+    qmv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.epilogue == 2}, y, p);            \
   }
 #define QKV(name, bits, half)                                                                                       \
   extern "C" __global__ void __launch_bounds__(32 * MAX_WARPS, 1)                                                   \
       name(const float* x, const float* norm, const uint4* w, const u16* scales, const u16* biases,                 \
            const float* angles, const Column* at, unsigned char* const* pages, float* q, const QkvParams p) {       \
     let_others_start();                                                                                             \
-    qkv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.group_shift, false}, angles, at, pages, q, p);   \
+    qkv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, false}, angles, at, pages, q, p);   \
   }
 #define ATTEND_PROJECT(name, bits, half)                                                                            \
   extern "C" __global__ void __launch_bounds__(32 * MAX_WARPS, 1)                                                   \
       name(const float* q, const Column* at, unsigned char* const* pages, const uint4* w, const u16* scales,        \
            const u16* biases, float* y, const AttendProjectParams p) {                                              \
     let_others_start();                                                                                             \
-    attend_project<bits, half>(q, at, pages, Matrix{w, scales, biases, p.n, p.k, p.group_shift, false}, y, p);      \
+    attend_project<bits, half>(q, at, pages, Matrix{w, scales, biases, p.n, p.k, false}, y, p);      \
   }
 
 // Kernels:
