@@ -57,17 +57,22 @@ std::optional<Tile> mma_tile(const Queue& queue, const std::string& kernel, cons
       !queue.has(kernel + "_" + m.format() + "_" + tile.name)) {
     return {};
   }
-  const std::int64_t cores = std::max(1, queue.cores());
-  const auto steps = static_cast<int>((m.k + step - 1) / step);
-  int tiles = static_cast<int>(((m.n + kRows - 1) / kRows + cores - 1) / cores);  // of a threadgroup
-  while (tiles * kRows % whole != 0) ++tiles;
+  const int cores = std::max(1, queue.cores());
+  const auto steps = static_cast<int>((m.k + step - 1) / step), rows = static_cast<int>((m.n + kRows - 1) / kRows);
+  const auto shared_out = [&](int groups) {  // of `rows`, in multiples of what is whole
+    int tiles = (rows + groups - 1) / groups;
+    while (tiles * kRows % whole != 0) ++tiles;
+    return tiles;
+  };
   if (columns == 1) {
-    tile.simdgroups = tile.split = std::clamp(steps, 1, 8);
-    tile.passes = tiles;
+    tile.split = std::min(steps, rows <= cores ? kMostWarps : 8);
+    const int at_once = whole == 1 ? std::max(1, 8 / tile.split) : 1;
+    tile.simdgroups = at_once * tile.split;
+    tile.passes = shared_out(2 * cores * at_once);
     return tile;
   }
+  const int tiles = std::min(shared_out(cores), whole == 1 ? kMostWarps : rows);
   tile.columns = columns <= 8 ? 8 : 32;
-  if (whole == 1) tiles = std::min(tiles, kMostWarps);
   if (tiles > kMostWarps) return {};
   const int chunk_steps = 16384 / tile.columns / step;
   tile.split = std::clamp(std::min(kMostWarps / tiles, chunk_steps), 1, 8);
