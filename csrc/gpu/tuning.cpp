@@ -85,18 +85,23 @@ std::int64_t chunk_steps(const Job& job, const TileKind& kind) {
   return kStaged / kind.columns / (std::int64_t{kind.lanes} * 128 / job.bits);
 }
 
-/// On tensor cores: a threadgroup for each multiprocessor, with as many passes, or simdgroups, as that takes.
+/// On tensor cores: two threadgroups for each multiprocessor (one with many columns), with as many passes, or
+/// simdgroups, as that takes.
 std::optional<Tile> tensor_rule(const Job& job, const Queue& queue) {
   const TileKind& kind = kind_of(job.op, job.columns == 1 ? "mma_c1" : job.columns <= 8 ? "mma_c8" : "mma_c32");
   if (!queue.has(job.kernel + std::string(kind.name))) return {};
-  const std::int64_t cores = std::max(1, queue.cores());
-  auto tiles = static_cast<int>(count(count(job.n, kind.rows), cores));  // of a threadgroup
-  while (tiles * kind.rows % job.whole != 0) ++tiles;
-  const auto row_steps = static_cast<int>(steps(job, kind));
+  const std::int64_t cores = std::max(1, queue.cores()), rows = count(job.n, kind.rows);
+  const auto shared_out = [&](std::int64_t groups) {  // of `rows`, in multiples of what is whole
+    auto tiles = static_cast<int>(count(rows, groups));
+    while (tiles * kind.rows % job.whole != 0) ++tiles;
+    return tiles;
+  };
   if (job.columns == 1) {
-    const int warps = std::clamp(row_steps, 1, 8);
-    return Tile{&kind, warps, warps, job.op == Op::kAttendProject ? 1 : tiles};
+    const auto split = static_cast<int>(std::min<std::int64_t>(steps(job, kind), rows <= cores ? 16 : 8));
+    const int at_once = job.whole == 1 ? std::max(1, 8 / split) : 1;
+    return Tile{&kind, at_once * split, split, job.op == Op::kAttendProject ? 1 : shared_out(2 * cores * at_once)};
   }
+  int tiles = shared_out(cores);
   if (job.whole == 1) tiles = std::min(tiles, kind.most_simdgroups);
   if (tiles > kind.most_simdgroups) return {};
   const auto most = static_cast<int>(std::clamp<std::int64_t>(chunk_steps(job, kind), 1, 8));

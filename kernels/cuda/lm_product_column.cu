@@ -15,13 +15,15 @@
 // block, staged with x.
 //
 // A warp fetches its units AHEAD units before it uses them, the first ones before anything else is done or known: memory
-// must have some 40 KB in flight on every multiprocessor to be read at full speed.
+// must have some 40 KB in flight on every multiprocessor to be read at full speed. Where a kernel may start while the
+// one before it still runs, more of its weights go to the L2 cache meanwhile: memory has no rest between two kernels.
 #include "lm_weights.cuh"
 #include "lm_results.cuh"
 
 constexpr int CHUNK = 6144;      // staged values of x
 constexpr int PARTIALS = 4096;   // results of warps, before those that share a row are added
 constexpr int MAX_WARPS = 16;
+constexpr u32 TO_L2 = 16 << 20;  // bytes of weights that all threadgroups together fetch ahead
 
 struct AttendProjectParams {
   int n, k, group_shift, split, heads, head_dim, slots;
@@ -238,14 +240,42 @@ struct Fetcher {
   }
 };
 
-/// Slot i of a round: the sum of what the warps that share it have.
-template <int BITS>
-__device__ __forceinline__ float result(const Shared<BITS>& s, const Share& share, int i) {
+/// Where the parts of slot i of a round begin: of warps that share it, 16 floats apart. Slots of a pair are neighbours.
+__device__ __forceinline__ int parts_of(const Share& share, int i) {
   const int pass = i / share.slots, slot = i - pass * share.slots;
-  const float* at = s.partials + (pass * share.warps + slot / 16 * share.split) * 16 + slot % 16;
+  return (pass * share.warps + slot / 16 * share.split) * 16 + slot % 16;
+}
+__device__ __forceinline__ float sum_of(const float* parts, int split) {
   float v = 0.0f;
-  for (int part = 0; part < share.split; part++) v += at[part * 16];
+#pragma unroll 4
+  for (int part = 0; part < split; part++) v += parts[part * 16];
   return v;
+}
+__device__ __forceinline__ float2 pair_of(const float* parts, int split) {
+  float2 v = make_float2(0.0f, 0.0f);
+#pragma unroll 4
+  for (int part = 0; part < split; part++) {
+    const float2 more = *(const float2*)(parts + part * 16);
+    v = make_float2(v.x + more.x, v.y + more.y);
+  }
+  return v;
+}
+
+/// The L2 cache fetches this threadgroup's part of TO_L2 of the weights, from its first slot on.
+template <int BITS>
+__device__ __forceinline__ void fetch_to_l2(const Matrix& m, const Share& share) {
+#if __CUDA_ARCH__ >= 900
+  const u32 row_bytes = u32(m.k) * BITS / 8;
+  const int parts = m.swiglu ? 2 : 1;  // stretches of rows
+  const int rows = min(m.n - share.first, share.passes * share.slots) / parts;
+  const u32 bytes = min(u32(rows) * row_bytes, TO_L2 / gridDim.x / parts) & ~15u;
+  constexpr u32 PIECE = 4096;
+  for (u32 at = threadIdx.x * PIECE; at < bytes * parts; at += blockDim.x * PIECE) {
+    const u32 part = at >= bytes ? 1 : 0, from = at - part * bytes;
+    const char* p = (const char*)m.w + size_t(m.row(share.first + int(part))) * row_bytes + from;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(min(PIECE, bytes - from)));
+  }
+#endif
 }
 
 /// All passes. `then` gets told when earlier kernels are done, and when the results of a round of passes are there.
@@ -272,6 +302,7 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
         *(float4*)early_norm = *(const float4*)(norm + 8 * threadIdx.x);
         *(float4*)(early_norm + 4) = *(const float4*)(norm + 8 * threadIdx.x + 4);
       }
+      fetch_to_l2<BITS>(m, share);
       if (threadIdx.x < 24) s.zeros[threadIdx.x] = make_uint4(0, 0, 0, 0);
       wait_for_others();
       then.begin(share);
@@ -326,8 +357,9 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
     float factor = 1.0f;
     if (norm != nullptr) {
       float sum = 0.0f;
+#pragma unroll 4
       for (int i = 0; i < share.warps; i++) sum += s.squares[i];
-      factor = 1.0f / sqrtf(sum / float(m.k) + 1e-8f);
+      factor = rsqrtf(sum / float(m.k) + 1e-8f);
     }
     then.finish(share, share.first + first_pass * share.slots, passes * share.slots, factor);
   }
@@ -340,32 +372,34 @@ __device__ __forceinline__ void qmv(const float* x, const float* norm, const Mat
     float* y;
     const ProductParams& p;
     Shared<BITS>& s;
-    float early;  // what the thread's first result is added to
+    float early;   // what the thread's first result is added to
+    int early_at;  // its parts
 
     __device__ __forceinline__ void begin(const Share& share) {
       const int n = share.first + int(threadIdx.x);
       if (p.epilogue == 1 && n < p.n) early = y[n];
+      early_at = parts_of(share, (p.epilogue == 2 ? 2 : 1) * int(threadIdx.x));
     }
     __device__ __forceinline__ void finish(const Share& share, int slot0, int slots, float factor) {
       for (int i = int(threadIdx.x); i < (p.epilogue == 2 ? slots / 2 : slots); i += int(blockDim.x)) {
+        const bool first = i == int(threadIdx.x);
         if (p.epilogue == 2) {
           const int n = slot0 / 2 + i;
           if (n >= p.n / 2) break;
-          const float gate = factor * result<BITS>(s, share, 2 * i);
-          const float value = factor * result<BITS>(s, share, 2 * i + 1);
-          y[n] = gate / (1.0f + expf(-gate)) * value;
+          const float2 v = pair_of(s.partials + (first ? early_at : parts_of(share, 2 * i)), share.split);
+          const float gate = factor * v.x;
+          y[n] = gate / (1.0f + expf(-gate)) * (factor * v.y);
         } else {
           const int n = slot0 + i;
           if (n >= p.n) break;
-          const float v = factor * result<BITS>(s, share, i);
-          if (p.epilogue == 0) y[n] = v;
-          else y[n] = (slot0 == share.first && i == int(threadIdx.x) ? early : y[n]) + v;
+          const float v = factor * sum_of(s.partials + (first ? early_at : parts_of(share, i)), share.split);
+          y[n] = p.epilogue == 0 ? v : (first && slot0 == share.first ? early : y[n]) + v;
         }
       }
     }
   };
   __shared__ Shared<BITS> s;
-  product<BITS, HALF, 3>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, Then{y, p, s, 0.0f});
+  product<BITS, HALF, 2>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, Then{y, p, s, 0.0f, 0});
 }
 
 /// With an int8 ring the slots of a threadgroup are whole heads, and all passes are one round.
@@ -381,24 +415,23 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
     Shared<BITS>& s;
     int kv_slot;
     unsigned char* page;
-    float2 early;  // the rotation of the thread's first pair
+    float2 early;    // the rotation of the thread's first pair
+    int early_at;    // its parts
+    void* early_to;  // where it goes
 
     __device__ __forceinline__ float2 rotation(int n) const {
       return *(const float2*)(angles + n % p.head_dim);  // pairs: [head_dim / 2, 2]
     }
-    __device__ __forceinline__ void begin(const Share& share) {
-      kv_slot = at->kv_slot;
-      page = pages[kv_slot / 32];
-      if (p.rotary != 0) early = rotation(share.first + 2 * int(threadIdx.x));
+    __device__ __forceinline__ void* place_of(int n) const {
+      return n < p.heads * p.head_dim ? q + n : pair_in_ring(p, page, kv_slot, n);
     }
-    /// Results 2 i and 2 i + 1 of a round, which are a pair, turned.
-    __device__ __forceinline__ float2 pair(const Share& share, int slot0, int i, float factor) const {
-      const int n = slot0 + 2 * i;
-      const float even = factor * result<BITS>(s, share, 2 * i);
-      const float odd = factor * result<BITS>(s, share, 2 * i + 1);
-      if (p.rotary == 0 || n >= 2 * p.heads * p.head_dim) return make_float2(even, odd);
-      const float2 turn = slot0 == share.first && i == int(threadIdx.x) ? early : rotation(n);
-      return make_float2(even * turn.x - odd * turn.y, even * turn.y + odd * turn.x);
+    __device__ __forceinline__ void begin(const Share& share) {
+      const int n = share.first + 2 * int(threadIdx.x);
+      kv_slot = at->kv_slot;
+      if (p.rotary != 0) early = rotation(n);
+      early_at = parts_of(share, 2 * int(threadIdx.x));
+      page = pages[kv_slot / 32];
+      early_to = place_of(n);
     }
     __device__ __forceinline__ void finish(const Share& share, int slot0, int slots, float factor) {
       const int dim = p.heads * p.head_dim;
@@ -406,14 +439,14 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
       for (int i = int(threadIdx.x); i < slots / 2; i += int(blockDim.x)) {
         const int n = slot0 + 2 * i;
         if (n >= p.n) break;
-        const float2 v = pair(share, slot0, i, factor);
-        const int part = n / dim;
-        if (part == 0) {
-          *(float2*)(q + n) = v;
-        } else if (p.kv_bits == 8) {
+        const bool first = i == int(threadIdx.x), very_first = first && slot0 == share.first;
+        float2 v = pair_of(s.partials + (first ? early_at : parts_of(share, 2 * i)), share.split);
+        v = make_float2(factor * v.x, factor * v.y);
+        if (p.rotary != 0 && n < 2 * dim) v = turned(v, very_first ? early : rotation(n));
+        if (n >= dim && p.kv_bits == 8) {
           *(float2*)(heads + 2 * i) = v;
         } else {
-          append_pair(p, page, kv_slot, n, v);
+          store_pair(p, very_first ? early_to : place_of(n), n, v);
         }
       }
       if (p.kv_bits != 8) return;
@@ -430,8 +463,8 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
     }
   };
   __shared__ Shared<BITS> s;
-  Then then{angles, at, pages, q, p, s, 0, nullptr, make_float2(0.0f, 0.0f)};
-  product<BITS, HALF, 3>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, then);
+  Then then{angles, at, pages, q, p, s, 0, nullptr, make_float2(0.0f, 0.0f), 0, nullptr};
+  product<BITS, HALF, 2>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, then);
 }
 
 /// Slot of the j-th of `count` visible positions.
@@ -527,7 +560,7 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
     }
     __device__ __forceinline__ void finish(const Share& share, int slot0, int slots, float factor) {
       const int i = int(threadIdx.x);
-      if (i < slots && slot0 + i < p.n) y[slot0 + i] = early + result<BITS>(s, share, i);
+      if (i < slots && slot0 + i < p.n) y[slot0 + i] = early + sum_of(s.partials + parts_of(share, i), share.split);
     }
   };
   __shared__ Shared<BITS> s;

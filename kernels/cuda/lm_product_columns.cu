@@ -34,40 +34,52 @@ __device__ __forceinline__ int staged(int step, int i, int column, int block) {
 template <int BITS, int COLUMNS>
 __device__ __forceinline__ void stage(const float* x, const float* norm, int k, int columns, int k0, int count,
                                       uint4* xs, float* squares) {
-  const int lane = int(threadIdx.x) % 32, warps = int(blockDim.x) / 32;
-#pragma unroll 2
-  for (int c = int(threadIdx.x) / 32; c < COLUMNS; c += warps) {
-    float square = 0.0f;
-#pragma unroll 2
-    for (int i = lane; i < count / 8; i += 32) {
-      const int at = k0 + 8 * i;
-      float v[8] = {}, in_order[8];
-      if (c < columns && at < k) {
-        const float* p = x + size_t(c) * size_t(k) + size_t(at);
-        *(float4*)v = *(const float4*)p;
-        *(float4*)(v + 4) = *(const float4*)(p + 4);
-        if (norm != nullptr) {
-          float factor[8];
+  constexpr int PER_BLOCK = BLOCK<BITS> / 8;
+  constexpr int AT_ONCE = 4;                       // loads are on their way before the first is used
+  constexpr int TURNS = STAGED / COLUMNS / 8 / 32;  // of a warp for a column
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
+  float square = 0.0f;
+  for (int first = 0; first < (COLUMNS + warps - 1) / warps * TURNS; first += AT_ONCE) {
+    float v[AT_ONCE][8];
+#pragma unroll
+    for (int u = 0; u < AT_ONCE; u++) {
+      const int c = warp + (first + u) / TURNS * warps, at = k0 + 8 * ((first + u) % TURNS * 32 + lane);
+      const bool there = c < columns && at < k;
+      const float* p = x + size_t(c) * size_t(k) + size_t(at);
+      *(float4*)v[u] = there ? *(const float4*)p : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      *(float4*)(v[u] + 4) = there ? *(const float4*)(p + 4) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+#pragma unroll
+    for (int u = 0; u < AT_ONCE; u++) {
+      const int c = warp + (first + u) / TURNS * warps, i = (first + u) % TURNS * 32 + lane, at = k0 + 8 * i;
+      if (c >= COLUMNS) break;  // the same for the whole warp
+      if (norm != nullptr) {
+        float factor[8] = {};
+        if (at < k) {
           *(float4*)factor = *(const float4*)(norm + at);
           *(float4*)(factor + 4) = *(const float4*)(norm + at + 4);
+        }
 #pragma unroll
-          for (int j = 0; j < 8; j++) {
-            square += v[j] * v[j];
-            v[j] *= factor[j];
-          }
+        for (int j = 0; j < 8; j++) {
+          square += v[u][j] * v[u][j];
+          v[u][j] *= factor[j];
+        }
+        if ((first + u) % TURNS == TURNS - 1) {
+#pragma unroll
+          for (int mask = 16; mask > 0; mask /= 2) square += __shfl_xor_sync(WARP, square, mask);
+          if (lane == 0) squares[c] += square;
+          square = 0.0f;
         }
       }
-      permute<BITS>(v, in_order);
-      constexpr int PER_BLOCK = BLOCK<BITS> / 8;
+      float in_order[8];
+      permute<BITS>(v[u], in_order);
       const int block = i / PER_BLOCK;
-      xs[staged<BITS, COLUMNS>(block / 8, i % PER_BLOCK, c, block % 8)] =
-          make_uint4(bfloats(in_order[0], in_order[1]), bfloats(in_order[2], in_order[3]),
-                     bfloats(in_order[4], in_order[5]), bfloats(in_order[6], in_order[7]));
+      if (8 * i < count) {
+        xs[staged<BITS, COLUMNS>(block / 8, i % PER_BLOCK, c, block % 8)] =
+            make_uint4(bfloats(in_order[0], in_order[1]), bfloats(in_order[2], in_order[3]),
+                       bfloats(in_order[4], in_order[5]), bfloats(in_order[6], in_order[7]));
+      }
     }
-    if (norm == nullptr) continue;
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) square += __shfl_xor_sync(WARP, square, mask);
-    if (lane == 0) squares[c] += square;
   }
 }
 
@@ -226,7 +238,7 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
       }
     }
     if (threadIdx.x < COLUMNS) {
-      factors[threadIdx.x] = norm == nullptr ? 1.0f : 1.0f / sqrtf(squares[threadIdx.x] / float(m.k) + 1e-8f);
+      factors[threadIdx.x] = norm == nullptr ? 1.0f : rsqrtf(squares[threadIdx.x] / float(m.k) + 1e-8f);
     }
     __syncthreads();
     finish(work, slot0, factors);
@@ -270,17 +282,16 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
       if (n >= p.n) continue;
       float2 v = make_float2(factors[c] * result(s, work, i, c), factors[c] * result(s, work, i + 1, c));
       if (p.rotary != 0 && n < 2 * dim) {
-        const float2 turn = *(const float2*)(angles + size_t(column) * size_t(p.head_dim) + n % p.head_dim);
-        v = make_float2(v.x * turn.x - v.y * turn.y, v.x * turn.y + v.y * turn.x);
+        v = turned(v, *(const float2*)(angles + size_t(column) * size_t(p.head_dim) + n % p.head_dim));
       }
-      if (n < dim) {
-        *(float2*)(q + size_t(column) * size_t(dim) + size_t(n)) = v;
-      } else if (p.kv_bits == 8) {
+      if (n >= dim && p.kv_bits == 8) {
         part_of(s, work, i, c, 0) = v.x;
         part_of(s, work, i + 1, c, 0) = v.y;
-      } else {
+      } else if (n >= dim) {
         const int kv_slot = at[column].kv_slot;
-        append_pair(p, pages[kv_slot / 32], kv_slot, n, v);
+        store_pair(p, pair_in_ring(p, pages[kv_slot / 32], kv_slot, n), n, v);
+      } else {
+        store_pair(p, q + size_t(column) * size_t(dim) + size_t(n), n, v);
       }
     }
     if (p.kv_bits != 8) return;

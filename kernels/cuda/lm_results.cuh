@@ -22,14 +22,23 @@ __device__ __forceinline__ unsigned char* ring_row(unsigned char* page, int slot
   return page + offset + size_t(row) * size_t(head_dim * bytes);
 }
 
-/// Results n and n + 1 of [q; k; v], a pair of a key or value, into a ring of floats or bfloats.
-__device__ __forceinline__ void append_pair(const QkvParams& p, unsigned char* page, int kv_slot, int n, float2 v) {
-  const int part = n / (p.heads * p.head_dim), head = n / p.head_dim % p.heads, pair = n % p.head_dim / 2;
-  unsigned char* row = ring_row(page, kv_slot, part, p.heads, head, p.head_dim, p.kv_bits / 8, p.offset);
-  if (p.kv_bits == 16) {
-    ((u32*)row)[pair] = bfloats(v.x, v.y);
+__device__ __forceinline__ float2 turned(float2 v, float2 by) {
+  return make_float2(v.x * by.x - v.y * by.y, v.x * by.y + v.y * by.x);
+}
+
+/// Where results n and n + 1 of [q; k; v], a pair of a key or value, go in a ring of floats or bfloats.
+__device__ __forceinline__ void* pair_in_ring(const QkvParams& p, unsigned char* page, int kv_slot, int n) {
+  const int part = n / (p.heads * p.head_dim), head = n / p.head_dim % p.heads;
+  const int bytes = p.kv_bits / 8;
+  return ring_row(page, kv_slot, part, p.heads, head, p.head_dim, bytes, p.offset) + n % p.head_dim * bytes;
+}
+
+/// Stores results n and n + 1, floats for q, otherwise as the ring has them.
+__device__ __forceinline__ void store_pair(const QkvParams& p, void* to, int n, float2 v) {
+  if (n >= p.heads * p.head_dim && p.kv_bits == 16) {
+    *(u32*)to = bfloats(v.x, v.y);
   } else {
-    ((float2*)row)[pair] = v;
+    *(float2*)to = v;
   }
 }
 
