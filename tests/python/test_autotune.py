@@ -133,6 +133,16 @@ def test_a_table_of_another_gpu_is_left_alone(gpu, monkeypatch, capsys, tmp_path
     out.write_text(before)
 
 
+def test_single_operations_are_timed_on_a_gpu(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(Tuner, "time", lambda self, tile, repeats: [2.0] * repeats if tile is None else [])
+    options = ["--device", "cuda", "--only", "depformer out_proj", "--repeats", "3", "--json"]
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *options])
+    assert kernels.main() == 0
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["us"], line["bandwidth_gb_per_s"], line["instruction_set"]) == (2.0, 4000.0, "")
+    assert line["machine"]["device_name"] == "NVIDIA H200"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
