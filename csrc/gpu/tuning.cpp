@@ -88,7 +88,8 @@ std::int64_t chunk_steps(const Job& job, const TileKind& kind) {
 /// On tensor cores: two threadgroups for each multiprocessor (one with many columns), with as many passes, or
 /// simdgroups, as that takes.
 std::optional<Tile> tensor_rule(const Job& job, const Queue& queue) {
-  const TileKind& kind = kind_of(job.op, job.columns == 1 ? "mma_c1" : job.columns <= 8 ? "mma_c8" : "mma_c32");
+  const bool one = job.columns == 1 || job.op == Op::kAttendProject;
+  const TileKind& kind = kind_of(job.op, one ? "mma_c1" : job.columns <= 8 ? "mma_c8" : "mma_c32");
   if (!queue.has(job.kernel + std::string(kind.name))) return {};
   const std::int64_t cores = std::max(1, queue.cores()), rows = count(job.n, kind.rows);
   const auto shared_out = [&](std::int64_t groups) {  // of `rows`, in multiples of what is whole
@@ -96,7 +97,7 @@ std::optional<Tile> tensor_rule(const Job& job, const Queue& queue) {
     while (tiles * kind.rows % job.whole != 0) ++tiles;
     return tiles;
   };
-  if (job.columns == 1) {
+  if (one) {
     const auto split = static_cast<int>(std::min<std::int64_t>(steps(job, kind), rows <= cores ? 16 : 8));
     const int at_once = job.whole == 1 ? std::max(1, 8 / split) : 1;
     return Tile{&kind, at_once * split, split, job.op == Op::kAttendProject ? 1 : shared_out(2 * cores * at_once)};
