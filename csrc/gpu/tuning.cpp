@@ -34,7 +34,7 @@ constexpr TileKind kKinds[] = {
 };
 
 constexpr int kKept = 1024;      // values of whole heads in a threadgroup: Heads::kAll
-constexpr int kRound = 256;      // passes times simdgroups: Heads::kRound
+constexpr int kRound = 32;       // passes times simdgroups: Heads::kRound
 constexpr int kMostParts = 64;   // of an attention
 constexpr int kMostPasses = 64;  // that whole heads may ask for
 
@@ -92,18 +92,18 @@ std::optional<Tile> tensor_rule(const Job& job, const Queue& queue) {
   const TileKind& kind = kind_of(job.op, one ? "mma_c1" : job.columns <= 8 ? "mma_c8" : "mma_c32");
   if (!queue.has(job.kernel + std::string(kind.name))) return {};
   const std::int64_t cores = std::max(1, queue.cores()), rows = count(job.n, kind.rows);
-  const auto shared_out = [&](std::int64_t groups) {  // of `rows`, in multiples of what is whole
-    auto tiles = static_cast<int>(count(rows, groups));
-    while (tiles * kind.rows % job.whole != 0) ++tiles;
-    return tiles;
-  };
   if (one) {
-    const auto split = static_cast<int>(std::min<std::int64_t>(steps(job, kind), rows <= cores ? 16 : 8));
-    const int at_once = job.whole == 1 ? std::max(1, 8 / split) : 1;
-    return Tile{&kind, at_once * split, split, job.op == Op::kAttendProject ? 1 : shared_out(2 * cores * at_once)};
+    const bool long_rows = job.k >= 2048;
+    const bool wide = rows <= 2 * cores || (long_rows && rows <= 8 * cores && job.whole == 1);
+    const int most = rows <= cores ? (long_rows ? 16 : 8) : wide ? 8 : 4;
+    const auto split = static_cast<int>(std::min<std::int64_t>(steps(job, kind), most));
+    Tile tile{&kind, split * std::max(1, 8 / split), split, 1};
+    if (job.op == Op::kAttendProject) return tile;
+    tile.passes = static_cast<int>(count(job.n, 2 * cores * tile.slots()));
+    return whole_heads(job, tile);
   }
-  int tiles = shared_out(cores);
-  if (job.whole == 1) tiles = std::min(tiles, kind.most_simdgroups);
+  auto tiles = static_cast<int>(std::min<std::int64_t>(count(rows, cores), kind.most_simdgroups));
+  while (tiles * kind.rows % job.whole != 0) ++tiles;
   if (tiles > kind.most_simdgroups) return {};
   const auto most = static_cast<int>(std::clamp<std::int64_t>(chunk_steps(job, kind), 1, 8));
   const int split = std::clamp(kind.most_simdgroups / tiles, 1, most);

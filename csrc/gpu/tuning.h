@@ -18,7 +18,7 @@ namespace personaplex::gpu {
 /// How a threadgroup keeps the heads that it puts into an int8 ring.
 enum class Heads : std::uint8_t {
   kAll,    // up to 1024 values, of all passes and columns
-  kRound,  // those of all passes, which are at most 256 / simdgroups
+  kRound,  // those of all passes, which are at most 32 / simdgroups
   kPass    // those of a pass
 };
 
