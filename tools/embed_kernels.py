@@ -142,7 +142,8 @@ def embed_tables(files: list[Path], out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [path for kind in ("*.metal", "cuda/*.cu", "tuning/*.json") for path in sorted((ROOT / "kernels").glob(kind))]
+    kinds = ("*.metal", "cuda/*.cu", "tuning/*.json")
+    every = [path for kind in kinds for path in sorted((ROOT / "kernels").glob(kind))]
     parser.add_argument("files", nargs="*", type=Path, default=every)
     parser.add_argument("--compiler", required=True, help="a g++ or clang++")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
