@@ -21,7 +21,8 @@ Job job_of(ops::Op op, const char* kernel, const GpuMatrix& m, int columns) {
           .bits = m.bits,
           .n = m.n,
           .k = m.k,
-          .columns = columns};
+          .columns = columns,
+          .group = m.bits == 16 ? 0 : 1 << m.group_shift};
 }
 
 Operand weight(const ops::Place& at, std::size_t bytes) { return bytes == 0 ? Operand{} : reads(at, bytes); }

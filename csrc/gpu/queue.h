@@ -69,6 +69,8 @@ class Queue {
   virtual void run(List& list, const ops::Memory* state, bool again = false) = 0;
 
   virtual std::string device_name() const = 0;
+  /// Parts of the GPU that run threadgroups apart from each other (CUDA: multiprocessors); 0 where it does not say.
+  virtual int cores() const { return 0; }
   /// Bytes that can still be allocated, as far as the system says.
   virtual std::size_t free_bytes() const = 0;
   /// Of the largest cache that all of the GPU shares, where the system says; else more than GPUs of this kind have.

@@ -16,13 +16,15 @@ using ops::Op;
 constexpr std::uint32_t bit(Op op) { return 1U << static_cast<unsigned>(op); }
 constexpr std::uint32_t kProducts = bit(Op::kProject) | bit(Op::kProjectQkv);
 
-// A line adds a kind. A queue need not have its kernels: what it has not is not chosen.
+// A line adds a kind. A queue need not have its kernels: what it has not is not chosen. mma_*: kernels/cuda.
 constexpr TileKind kKinds[] = {
     // name, of, rows, columns, most simdgroups, lanes of a row, splits, passes
     {"r1_c1", bit(Op::kProject) | bit(Op::kAttendProject), 1, 1, 32, 32, true, true},
     {"r2_c1", kProducts | bit(Op::kAttendProject), 2, 1, 32, 32, true, true},
     {"r4_c1", kProducts, 4, 1, 16, 32, true, true},
-    {"mma_c1", kProducts | bit(Op::kAttendProject), 16, 1, 16, 4, true, true},
+    {"mma_c1", kProducts | bit(Op::kAttendProject), 16, 1, 16, 8, true, true, true, Heads::kRound},
+    {"mma_c8", kProducts, 16, 8, 16, 8, true, true, true, Heads::kPass},
+    {"mma_c32", kProducts, 16, 32, 16, 8, true, true, true, Heads::kPass},
     {"c8", kProducts, 4, 8, 16, 16, false, true},
     {"", bit(Op::kAttend), 1, 1, 8, 32, true, false},
     {"", bit(Op::kLinear), 8, 2, 8, 4, true, false},
@@ -31,7 +33,8 @@ constexpr TileKind kKinds[] = {
     {"p8_o32", bit(Op::kConv), 32, 8, 8, 1, true, false},
 };
 
-constexpr int kKept = 1024;      // values of whole heads in a threadgroup
+constexpr int kKept = 1024;      // values of whole heads in a threadgroup: Heads::kAll
+constexpr int kRound = 32;       // passes times simdgroups: Heads::kRound
 constexpr int kMostParts = 64;   // of an attention
 constexpr int kMostPasses = 64;  // that whole heads may ask for
 
@@ -74,6 +77,37 @@ Tile product_rule(const Job& job) {
     return job.bits == 16 ? tile(job, "r4_c1", 16, 4, 1) : tile(job, "r4_c1", 8, 2, 1);
   }
   return tile(job, "r2_c1", 8, long_rows ? 4 : 1, 1);
+}
+
+/// Steps of a chunk of x that many columns have on tensor cores: more simdgroups than that find no work in it.
+std::int64_t chunk_steps(const Job& job, const TileKind& kind) {
+  constexpr std::int64_t kStaged = 16384;  // values, of all columns
+  return kStaged / kind.columns / (std::int64_t{kind.lanes} * 128 / job.bits);
+}
+
+/// On tensor cores: two threadgroups for each multiprocessor (one with many columns), with as many passes, or
+/// simdgroups, as that takes.
+std::optional<Tile> tensor_rule(const Job& job, const Queue& queue) {
+  const bool one = job.columns == 1 || job.op == Op::kAttendProject;
+  const TileKind& kind = kind_of(job.op, one ? "mma_c1" : job.columns <= 8 ? "mma_c8" : "mma_c32");
+  if (!queue.has(job.kernel + std::string(kind.name))) return {};
+  const std::int64_t cores = std::max(1, queue.cores()), rows = count(job.n, kind.rows);
+  if (one) {
+    const bool long_rows = job.k >= 2048;
+    const bool wide = rows <= 2 * cores || (long_rows && rows <= 8 * cores && job.whole == 1);
+    const int most = rows <= cores ? (long_rows ? 16 : 8) : wide ? 8 : 4;
+    const auto split = static_cast<int>(std::min<std::int64_t>(steps(job, kind), most));
+    Tile tile{&kind, split * std::max(1, 8 / split), split, 1};
+    if (job.op == Op::kAttendProject) return tile;
+    tile.passes = static_cast<int>(count(job.n, 2 * cores * tile.slots()));
+    return whole_heads(job, tile);
+  }
+  auto tiles = static_cast<int>(std::min<std::int64_t>(count(rows, cores), kind.most_simdgroups));
+  while (tiles * kind.rows % job.whole != 0) ++tiles;
+  if (tiles > kind.most_simdgroups) return {};
+  const auto most = static_cast<int>(std::clamp<std::int64_t>(chunk_steps(job, kind), 1, 8));
+  const int split = std::clamp(kind.most_simdgroups / tiles, 1, most);
+  return Tile{&kind, tiles * split, split, 1};
 }
 
 /// How many simdgroups share a sum over `octets` of values, where there are `sums` of them: enough to fill a large GPU,
@@ -129,11 +163,25 @@ bool fits(const Job& job, const Tile& tile) {
   if ((tile.split > 1 && !kind.splits) || (tile.passes > 1 && !kind.passes)) return false;
   if (job.op == Op::kAttend) return tile.split <= kMostParts;
   const std::int64_t all = tile.slots() * tile.passes;
-  return tile.simdgroups % tile.split == 0 && tile.slots() % job.even == 0 && all % job.whole == 0 &&
-         (job.whole == 1 || all * kind.columns <= kKept);
+  if (kind.tensor && (job.k % (4 * 128 / job.bits) != 0 || (job.group != 0 && job.group != 64))) return false;
+  if (tile.simdgroups % tile.split != 0 || tile.slots() % job.even != 0 || all % job.whole != 0) return false;
+  if (job.whole == 1) return true;
+  switch (kind.heads) {
+    case Heads::kAll:
+      return all * kind.columns <= kKept;
+    case Heads::kRound:
+      return tile.simdgroups * tile.passes <= kRound;
+    case Heads::kPass:
+      return tile.slots() % job.whole == 0;
+  }
+  return false;
 }
 
-Tile rule_for(const Job& job) {
+Tile rule_for(const Job& job, const Queue& queue) {
+  if (is_product(job.op) || job.op == Op::kAttendProject) {
+    const auto tile = tensor_rule(job, queue);
+    if (tile && fits(job, *tile)) return *tile;
+  }
   switch (job.op) {
     case Op::kAttend:  // at least 8 parts of a full context for each head; prefill has columns enough
       return tile(job, "", 4, job.columns > 1 ? 1 : static_cast<int>(std::clamp<std::int64_t>(job.k / 256, 1, 16)), 1);
@@ -150,7 +198,7 @@ Tile rule_for(const Job& job) {
 
 std::vector<Tile> candidates(const Job& job, const Queue& queue) {
   constexpr std::uint32_t kFewGroups = 64;  // of so few none goes through x twice
-  std::vector<Tile> out = {rule_for(job)};
+  std::vector<Tile> out = {rule_for(job, queue)};
   const auto add = [&](const Tile& tile) {
     if (fits(job, tile) && std::find(out.begin(), out.end(), tile) == out.end()) out.push_back(tile);
   };
@@ -159,7 +207,8 @@ std::vector<Tile> candidates(const Job& job, const Queue& queue) {
     if (is_product(job.op) && (job.columns == 1) != (kind.columns == 1)) continue;
     const bool attends = job.op == Op::kAttend;
     const bool once = !kind.passes || job.op == Op::kAttendProject;
-    const std::int64_t most_split = attends ? (job.columns > 1 ? 4 : 32) : steps(job, kind);
+    std::int64_t most_split = attends ? (job.columns > 1 ? 4 : 32) : steps(job, kind);
+    if (kind.tensor && kind.columns > 1) most_split = std::min(most_split, chunk_steps(job, kind));
     for (int simdgroups = 1; simdgroups <= kind.most_simdgroups; simdgroups *= 2) {
       for (int split = 1; split <= most_split && (attends || split <= simdgroups); split *= 2) {
         // A threadgroup with 16 slots for each of 132 multiprocessors has a frame's matrices in 2 to 16 passes.
@@ -193,7 +242,7 @@ ChooseTile choose_by(std::vector<TunedJob> table, const Queue& queue) {
     for (const auto& [far, tile] : near) {
       if (fits(job, tile) && queue.has(job.kernel + tile.name())) return tile;
     }
-    return rule_for(job);
+    return rule_for(job, queue);
   };
 }
 

@@ -15,6 +15,13 @@
 
 namespace personaplex::gpu {
 
+/// How a threadgroup keeps the heads that it puts into an int8 ring.
+enum class Heads : std::uint8_t {
+  kAll,    // up to 1024 values, of all passes and columns
+  kRound,  // those of all passes, which are at most 32 / simdgroups
+  kPass    // those of a pass
+};
+
 /// A kind of tile that kernels are made for.
 struct TileKind {
   std::string_view name;  // the end of their host_names; "" where an operation has one kind
@@ -22,9 +29,11 @@ struct TileKind {
   int rows;               // outputs of a simdgroup
   int columns;            // of a threadgroup, at most
   int most_simdgroups;
-  int lanes;    // that share a row
-  bool splits;  // whether simdgroups can share a row
-  bool passes;  // whether a threadgroup can go through x several times
+  int lanes;            // that share a row
+  bool splits;          // whether simdgroups can share a row
+  bool passes;          // whether a threadgroup can go through x several times
+  bool tensor = false;  // on tensor cores: K is a multiple of 4 blocks of 16 bytes, groups are of 64 values
+  Heads heads = Heads::kAll;
 };
 std::span<const TileKind> tile_kinds();
 
@@ -51,6 +60,7 @@ struct Job {
   int bits = 16;       // of the matrix; of keys and values
   std::int64_t n = 0, k = 0;
   std::int64_t columns = 1;
+  int group = 0;             // weights that share a scale; 0: there are none
   int even = 1;              // the slots of a pass are a multiple of this
   int whole = 1;             // those of a threadgroup are a multiple of this (heads for an int8 ring), and kept there
   int least_simdgroups = 1;  // for a norm
@@ -59,7 +69,7 @@ struct Job {
 /// Whether the kernel does this job right with this tile.
 bool fits(const Job& job, const Tile& tile);
 /// The tile for a job of which no table says anything.
-Tile rule_for(const Job& job);
+Tile rule_for(const Job& job, const Queue& queue);
 /// All that fit and are not plainly wasteful, of the kinds whose kernels the queue has. The rule's comes first.
 std::vector<Tile> candidates(const Job& job, const Queue& queue);
 

@@ -61,16 +61,16 @@ TEST_CASE("tuning: the rule fits whatever it is asked for") {
         for (const std::int64_t columns : {1, 2, 8, 19, 32}) {
           Job job = product(n, k, bits, columns);
           job.even = 2;
-          CHECK(fits(job, rule_for(job)));
-          CHECK(queue.has(job.kernel + rule_for(job).name()));
+          CHECK(fits(job, rule_for(job, queue)));
+          CHECK(queue.has(job.kernel + rule_for(job, queue).name()));
           for (const int head_dim : {32, 64, 128}) {
             job.op = ops::Op::kProjectQkv;
             job.whole = head_dim;
-            CHECK(fits(job, rule_for(job)));
+            CHECK(fits(job, rule_for(job, queue)));
           }
           for (const ops::Op op : {ops::Op::kAttendProject, ops::Op::kLinear, ops::Op::kConv, ops::Op::kAttend}) {
             const Job other{.op = op, .kernel = "", .bits = 16, .n = n, .k = k, .columns = columns};
-            CHECK(fits(other, rule_for(other)));
+            CHECK(fits(other, rule_for(other, queue)));
           }
         }
       }
@@ -96,7 +96,7 @@ TEST_CASE("tuning: a table holds for sizes near its own, the nearest first, and 
   CHECK(choose(product(5800, 4096)).name() == "r2_c1");
   CHECK(choose(product(2048, 8192)) == exact);
   for (const Job& far : {product(2047, 4096), product(12288, 4096), product(4096, 1024), product(4096, 4096, 8)}) {
-    CHECK(choose(far) == rule_for(far));
+    CHECK(choose(far) == rule_for(far, queue));
   }
   CHECK(choose(product(4096, 4096, 4, 2)).simdgroups == 4);
   CHECK(choose(product(4096, 4096, 4, 32)).passes == 2);
@@ -108,10 +108,10 @@ TEST_CASE("tuning: a table holds for sizes near its own, the nearest first, and 
   Job int8 = product(6000, 4096);
   int8.op = ops::Op::kProjectQkv;
   int8.whole = 64;
-  CHECK(choose(int8) == rule_for(int8));  // the table has no qkv
+  CHECK(choose(int8) == rule_for(int8, queue));  // the table has no qkv
   Job unknown = product(4096, 4096);
   unknown.kernel = "qmv_b5_";
-  CHECK(choose(unknown) == rule_for(unknown));  // no such kernel
+  CHECK(choose(unknown) == rule_for(unknown, queue));  // no such kernel
 }
 
 TEST_CASE("tuning: whole heads of an int8 ring get passes enough") {
@@ -127,7 +127,7 @@ TEST_CASE("tuning: whole heads of an int8 ring get passes enough") {
   CHECK(choose(job).name() == "r2_c1");
   for (const int head_dim : {128, 96}) {
     job.whole = head_dim;
-    CHECK(choose(job) == rule_for(job));
+    CHECK(choose(job) == rule_for(job, queue));
     for (const Tile& tile : candidates(job, queue)) CHECK(tile.slots() * tile.passes % head_dim == 0);
   }
   job.whole = 128;
@@ -138,7 +138,7 @@ TEST_CASE("tuning: whole heads of an int8 ring get passes enough") {
   CHECK(of_heads(job).name() == "r2_c1");
   CHECK(of_heads(job).passes == 8);
   job.whole = 1;
-  CHECK(of_heads(job) == rule_for(job));
+  CHECK(of_heads(job) == rule_for(job, queue));
 }
 
 TEST_CASE("tuning: what is wrong with a table is said, with file and key") {
@@ -206,7 +206,7 @@ TEST_CASE("tuning: every candidate of a frame's operations can be recorded, and 
       REQUIRE(tuner.job());
       ops.insert(ops::name_of(tuner.job()->op));
       CHECK(tuner.copies() >= 2);
-      CHECK(tuner.tiles().front() == rule_for(*tuner.job()));
+      CHECK(tuner.tiles().front() == rule_for(*tuner.job(), queue));
       CHECK(tuner.tiles().size() >= 2);
       for (const Tile& tile : tuner.tiles()) {
         CHECK(fits(*tuner.job(), tile));
