@@ -80,12 +80,32 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
   }
 }
 
-/// Four values of a row of `count`, from k on; zeros beyond its end.
+/// Four values of a row of `count`, from k on; zeros beyond its end. kAligned: `count` is a multiple of 4.
+template <bool kAligned>
 METAL_FUNC float4 four(device const float* row, int k, int count) {
-  if (count % 4 == 0) return k < count ? *(device const float4*)(row + k) : float4(0.0f);
+  if (kAligned) return k < count ? *(device const float4*)(row + k) : float4(0.0f);
   float4 v = float4(0.0f);
-  for (int j = 0; j < 4; j++) v[j] = k + j < count ? row[k + j] : 0.0f;
+#pragma unroll 1
+  for (int i = k; i < k + 4; i++) v = float4(v.y, v.z, v.w, i < count ? row[i] : 0.0f);
   return v;
+}
+
+/// Four values of a row of x, and what there is in partials for it.
+template <bool kAligned>
+METAL_FUNC float4 with_partials(device const float* x, device const float* partials, constant CodecLinearParams& p,
+                                int row, int k) {
+  float4 own = four<kAligned>(x + row * p.inputs, k, p.inputs);
+#pragma unroll 1
+  for (int part = 0; part < p.parts; part += kParts) {
+    float4 more[kParts];
+    for (int v = 0; v < kParts; v++) {
+      more[v] = four<kAligned>(partials + (min(part + v, p.parts - 1) * p.columns + row) * p.inputs, k, p.inputs);
+    }
+    for (int v = 0; v < kParts; v++) {
+      if (part + v < p.parts) own += more[v];
+    }
+  }
+  return own;
 }
 
 /// A simdgroup's part of mean and variance of two rows of `count` values, of which each thread has four of one, v, in
@@ -193,20 +213,17 @@ template <bool kNorm, int kEpilogue>
     const int row = octets * 8;
     const int t = int(lid) * 4 < row ? 0 : 1;
     const int k = int(lid) * 4 - t * row;
-    const float4 gain = four(norm_weight, k, p.inputs);
-    const float4 offset = four(norm_bias, k, p.inputs);
+    float4 gain;
+    float4 offset;
     float4 own = float4(0.0f);
-    if (t < columns) {
-      own = four(x + (first + t) * p.inputs, k, p.inputs);
-      for (int part = 0; part < p.parts; part += kParts) {
-        float4 more[kParts];
-        for (int v = 0; v < kParts; v++) {
-          more[v] = four(partials + (min(part + v, p.parts - 1) * p.columns + first + t) * p.inputs, k, p.inputs);
-        }
-        for (int v = 0; v < kParts; v++) {
-          if (part + v < p.parts) own += more[v];
-        }
-      }
+    if (p.inputs % 4 == 0) {
+      gain = four<true>(norm_weight, k, p.inputs);
+      offset = four<true>(norm_bias, k, p.inputs);
+      if (t < columns) own = with_partials<true>(x, partials, p, first + t, k);
+    } else {
+      gain = four<false>(norm_weight, k, p.inputs);
+      offset = four<false>(norm_bias, k, p.inputs);
+      if (t < columns) own = with_partials<false>(x, partials, p, first + t, k);
     }
     keep_moments(own, t, k, p.inputs, lane, sg, moments);
     threadgroup_barrier(mem_flags::mem_threadgroup);

@@ -74,11 +74,13 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
   }
 }
 
-/// Four values of a row of `count`, from k on; zeros beyond its end.
+/// Four values of a row of `count`, from k on; zeros beyond its end. kAligned: `count` is a multiple of 4.
+template <bool kAligned>
 METAL_FUNC float4 four(device const float* row, int k, int count) {
-  if (count % 4 == 0) return k < count ? *(device const float4*)(row + k) : float4(0.0f);
+  if (kAligned) return k < count ? *(device const float4*)(row + k) : float4(0.0f);
   float4 v = float4(0.0f);
-  for (int j = 0; j < 4; j++) v[j] = k + j < count ? row[k + j] : 0.0f;
+#pragma unroll 1
+  for (int i = k; i < k + 4; i++) v = float4(v.y, v.z, v.w, i < count ? row[i] : 0.0f);
   return v;
 }
 
@@ -164,9 +166,19 @@ METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, in
   ask(w, begin + share, end, ahead);
   const int t = int(lid) * 4 < row ? 0 : 1;
   const int k = int(lid) * 4 - t * row;
-  const float4 gain = four(norm_weight, k, p.inputs);
-  const float4 offset = four(norm_bias, k, p.inputs);
-  const float4 own = t < columns ? four(x + (first + t) * p.inputs, k, p.inputs) : float4(0.0f);
+  float4 gain;
+  float4 offset;
+  float4 own;
+  device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
+  if (p.inputs % 4 == 0) {
+    gain = four<true>(norm_weight, k, p.inputs);
+    offset = four<true>(norm_bias, k, p.inputs);
+    own = four<true>(from, k, p.inputs);
+  } else {
+    gain = four<false>(norm_weight, k, p.inputs);
+    offset = four<false>(norm_bias, k, p.inputs);
+    own = four<false>(from, k, p.inputs);
+  }
 
   // A thread's pair of outputs, which lies in one head and one panel, and what it needs for it: asked for now.
   const int set = int(lid) / (kColumns * 4);
@@ -213,8 +225,8 @@ METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, in
   if (!gives) return;
   float2 v = float2(0.0f);
   for (int s = 0; s < p.splits; s++) {
-    const int from = ((set * p.splits + s) * kColumns + t_out) * 8 + int(lid) % 4 * 2;
-    v += float2(reduced[from], reduced[from + 1]);
+    const int part = ((set * p.splits + s) * kColumns + t_out) * 8 + int(lid) % 4 * 2;
+    v += float2(reduced[part], reduced[part + 1]);
   }
   v *= scale;
   to[0] = v.x * turn.x - v.y * turn.y;

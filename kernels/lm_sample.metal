@@ -10,9 +10,9 @@
 // host_names: sample
 //
 // Logits are compared as integers in the order of the floats. The k-th largest is found digit by digit from the top
-// (11, 11 and 10 bits of the key, 11 and 11 of the index, since the first of those that tie are taken), with a histogram
-// each, until so few are left that each can count those before it: with logits as models have them, after one digit.
-// All that may be drawn is then in threadgroup memory, and only that runs for the token.
+// (11, 11 and 10 bits of the key, 11 and 11 of the index, since the first of those that tie are taken), with a
+// histogram each, until so few are left that each can count those before it: with logits as models have them, after one
+// digit. All that may be drawn is then in threadgroup memory, and only that runs for the token.
 //
 // Nothing is repeated by unrolling what runs once: a lone threadgroup waits for its instructions, too.
 #include <metal_stdlib>
@@ -86,9 +86,7 @@ struct Bound {
   uint rivals;  // how many those are
 };
 
-METAL_FUNC uint inverted(int i) {
-  return 0x3FFFFFu - uint(i);
-}
+METAL_FUNC uint inverted(int i) { return 0x3FFFFFu - uint(i); }
 
 /// From a histogram of the next digit, that of the last that is taken: the bound then knows `digit_mask` << shift too.
 /// All have counted (barrier) when this begins.
@@ -329,8 +327,15 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
 #pragma unroll 1
     for (int j = 0; j < 4; j++) {
       if ((taken >> uint(j) & 1u) == 0u) continue;
-      const uint k = race(bits_of(j == 0 ? keys[0] : j == 1 ? keys[1] : j == 2 ? keys[2] : keys[3]), largest, temperature,
-                          j == 0 ? noise[0] : j == 1 ? noise[1] : j == 2 ? noise[2] : noise[3]);
+      const uint k = race(bits_of(j == 0   ? keys[0]
+                                  : j == 1 ? keys[1]
+                                  : j == 2 ? keys[2]
+                                           : keys[3]),
+                          largest, temperature,
+                          j == 0   ? noise[0]
+                          : j == 1 ? noise[1]
+                          : j == 2 ? noise[2]
+                                   : noise[3]);
       const uint l = uint(4 * block + j);
       if (k > key || (k == key && l < at)) {
         key = k;
