@@ -1,14 +1,14 @@
 // kernels/codec_dequantize.metal: from codes to the latent: each part's codewords added up, projected, and summed.
 //
 // Contract: y[n] = sum over parts r of scale[r][n] * sum over i of q[r][n][i] * sum over the levels l of r of
-// codebooks[l][codes[l]][i], n < outputs, i < d. Part 1's levels follow those of part 0. A code outside 0..bins - 1
-// counts as the nearest one inside.
+// codebooks[l][codes[l]][i], n < outputs, i < d. Part 1's levels follow those of part 0. A code -1 - i stands for
+// drawn[i], i < p.drawn; otherwise one outside 0..bins - 1 counts as the nearest one inside.
 //
 // Weights: for each part int16 [ceil(outputs / 8)][ceil(d / 8)][8 outputs][8 values], zero where there is nothing;
 // scales float [2][outputs].
 //
-// Buffers: 0 codebooks float [levels0 + levels1][bins][d], 1 codes int [levels0 + levels1], 2 weights, 3 scales, 4 y, 5
-// params. 4 is written.
+// Buffers: 0 codebooks float [levels0 + levels1][bins][d], 1 codes int [levels0 + levels1], 2 drawn int [p.drawn], 3
+// weights, 4 scales, 5 y, 6 params. 5 is written.
 //
 // Work: a simdgroup does 8 outputs, 4 lanes each. Grid (ceil(outputs / (8 * S)), 1, 1), 32 * S threads, S <= 8. d at
 // most 512.
@@ -22,6 +22,7 @@ struct CodecDequantizeParams {
   int bins;
   int levels0;
   int levels1;
+  int drawn;
 };
 
 constant constexpr int kMaxD = 512;
@@ -58,14 +59,18 @@ METAL_FUNC float dot8(thread const float* w, float4 a, float4 b, float sum) {
 
 /// What the codewords of a part's levels `first`..last - 1 add up to, from k on.
 template <bool kAligned>
-METAL_FUNC float4 sum_of(device const float* codebooks, device const int* codes, constant CodecDequantizeParams& p,
-                         int first, int last, int k) {
+METAL_FUNC float4 sum_of(device const float* codebooks, device const int* codes, device const int* drawn,
+                         constant CodecDequantizeParams& p, int first, int last, int k) {
   float4 sum = float4(0.0f);
 #pragma unroll 1
   for (int base = first; base < last; base += kAhead) {
     int at[kAhead];
     float4 more[kAhead];
-    for (int u = 0; u < kAhead; u++) at[u] = min(max(codes[min(base + u, last - 1)], 0), p.bins - 1);
+    for (int u = 0; u < kAhead; u++) at[u] = codes[min(base + u, last - 1)];
+    for (int u = 0; u < kAhead; u++) {
+      if (at[u] < 0 && -1 - at[u] < p.drawn) at[u] = drawn[-1 - at[u]];
+      at[u] = min(max(at[u], 0), p.bins - 1);
+    }
     for (int u = 0; u < kAhead; u++) {
       more[u] = four<kAligned>(codebooks + (size_t(min(base + u, last - 1)) * p.bins + at[u]) * p.d, k, p.d);
     }
@@ -79,10 +84,11 @@ METAL_FUNC float4 sum_of(device const float* codebooks, device const int* codes,
 [[kernel, max_total_threads_per_threadgroup(256)]] void codec_dequantize(
     device const float* codebooks [[buffer(0)]],
     device const int* codes [[buffer(1)]],
-    device const uint4* weights [[buffer(2)]],
-    device const float* scales [[buffer(3)]],
-    device float* y [[buffer(4)]],
-    constant CodecDequantizeParams& p [[buffer(5)]],
+    device const int* drawn [[buffer(2)]],
+    device const uint4* weights [[buffer(3)]],
+    device const float* scales [[buffer(4)]],
+    device float* y [[buffer(5)]],
+    constant CodecDequantizeParams& p [[buffer(6)]],
     uint3 tgid [[threadgroup_position_in_grid]],
     uint lid [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]],
@@ -110,8 +116,8 @@ METAL_FUNC float4 sum_of(device const float* codebooks, device const int* codes,
     const int k = (i - part * octets * 2) * 4;
     const int first = part == 0 ? 0 : p.levels0;
     const int last = part == 0 ? p.levels0 : p.levels0 + p.levels1;
-    x4[i] = p.d % 4 == 0 ? sum_of<true>(codebooks, codes, p, first, last, k)
-                         : sum_of<false>(codebooks, codes, p, first, last, k);
+    x4[i] = p.d % 4 == 0 ? sum_of<true>(codebooks, codes, drawn, p, first, last, k)
+                         : sum_of<false>(codebooks, codes, drawn, p, first, last, k);
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 

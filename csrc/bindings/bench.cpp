@@ -100,6 +100,8 @@ std::string shape_of(const ops::Case& c) {
       return text(c.n) + " levels of " + text(c.k);
     case ops::Op::kSample:
       return text(c.n) + ", top " + text(c.k);
+    case ops::Op::kSelect:
+      return text(c.n) + " of " + text(c.k);
     default:
       return text(c.n) + " x " + text(c.k);
   }

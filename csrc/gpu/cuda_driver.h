@@ -48,6 +48,18 @@ struct KernelNode {
   Context context = nullptr;
 };
 
+/// CUgraphEdgeData. Unlike a plain edge, a programmatic one, which is between kernels, lets the later kernel start as
+/// soon as all thread blocks of the earlier one have said `griddepcontrol.launch_dependents`, or ended; it waits for
+/// the earlier kernel's end, and sees its writes, by `griddepcontrol.wait`.
+struct Edge {
+  unsigned char from_port = 0;
+  unsigned char to_port = 0;
+  unsigned char type = 0;
+  unsigned char reserved[5] = {};
+};
+/// CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC, CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC
+inline constexpr Edge kProgrammaticEdge = {1, 0, 1, {}};
+
 /// One side of CUDA_MEMCPY3D_v2.
 struct CopyEnd {
   std::size_t x_bytes = 0, y = 0, z = 0, lod = 0;
@@ -109,6 +121,8 @@ struct Driver {
   Result (*graph_destroy)(Graph);
   Result (*graph_add_kernel)(GraphNode*, Graph, const GraphNode* after, std::size_t count, const KernelNode*);
   Result (*graph_add_copy)(GraphNode*, Graph, const GraphNode* after, std::size_t count, const Copy*, Context);
+  /// From CUDA 12.3 on; null before.
+  Result (*graph_add_edges)(Graph, const GraphNode* from, const GraphNode* to, const Edge*, std::size_t count);
   Result (*graph_instantiate)(GraphExec*, Graph, unsigned long long flags);
   Result (*graph_exec_destroy)(GraphExec);
   Result (*graph_upload)(GraphExec, Stream);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <map>
 #include <set>
@@ -46,6 +48,7 @@ struct LoadedModule {
 struct CudaKernel final : Kernel {
   std::shared_ptr<LoadedModule> module;
   Function function = nullptr;
+  bool waits = false;  // for the kernels before it, by itself
   int max_threads = 0;
   std::vector<std::size_t> param_bytes;  // empty where the driver cannot tell
 };
@@ -99,31 +102,46 @@ struct Stretch {
 };
 
 /// A queue's graph as it grows: nodes without a barrier between them depend on all before the last barrier.
+///
+/// From one kernel to the next alone the edge may be programmatic. A kernel that waits does so before it touches
+/// memory, so it ends after the kernel before it has ended, and that one likewise: whoever waits for it waits for all
+/// before. Where lists branch, and at copies, edges are plain.
 class GraphBuilder {
  public:
-  GraphBuilder(Gpu& gpu, Graph graph) : gpu_(gpu), graph_(graph) {}
+  GraphBuilder(Gpu& gpu, Graph graph, bool overlap) : gpu_(gpu), graph_(graph), overlap_(overlap) {}
 
   void barrier() {
     if (now_.empty()) return;
     before_ = std::move(now_);
     now_.clear();
+    before_is_kernel_ = now_is_kernel_;
   }
-  GraphNode add(const KernelNode& node) {
+  /// `waits`: the kernel does so by itself; `alone`: nothing else comes before the next barrier.
+  GraphNode add(const KernelNode& node, bool waits, bool alone) {
+    const bool early = overlap_ && waits && alone && now_.empty() && before_is_kernel_ && before_.size() == 1;
     GraphNode out = nullptr;
-    gpu_.driver.check(gpu_.driver.graph_add_kernel(&out, graph_, before_.data(), before_.size(), &node), "record");
+    gpu_.driver.check(gpu_.driver.graph_add_kernel(&out, graph_, before_.data(), early ? 0 : before_.size(), &node),
+                      "record");
+    if (early) {
+      gpu_.driver.check(gpu_.driver.graph_add_edges(graph_, before_.data(), &out, &kProgrammaticEdge, 1), "record");
+    }
+    now_is_kernel_ = true;
     return now_.emplace_back(out);
   }
   void add(const Copy& copy) {
     GraphNode out = nullptr;
     gpu_.driver.check(gpu_.driver.graph_add_copy(&out, graph_, before_.data(), before_.size(), &copy, gpu_.context),
                       "record");
+    now_is_kernel_ = false;
     now_.push_back(out);
   }
 
  private:
   Gpu& gpu_;
   Graph graph_;
+  bool overlap_;
   std::vector<GraphNode> before_, now_;
+  bool before_is_kernel_ = false, now_is_kernel_ = false;  // all of them
 };
 
 Copy copy_in(const Twin& twin, Stretch part) {
@@ -142,6 +160,15 @@ Copy copy_out(const Twin& twin, Stretch part) {
   copy.to.host = twin.host + part.begin;
   copy.width_bytes = part.end - part.begin;
   return copy;
+}
+
+/// Whether kernels of this text begin by waiting for those before them: who writes the instruction promises that.
+bool has_wait(const std::string& text) { return text.find("griddepcontrol.wait") != std::string::npos; }
+
+bool may_overlap(const Gpu& gpu) {
+  const char* const chosen = std::getenv("PERSONAPLEX_CUDA_OVERLAP");
+  return gpu.capability >= 90 && gpu.driver.graph_add_edges != nullptr &&
+         (chosen == nullptr || std::strcmp(chosen, "0") != 0);
 }
 
 /// Throws std::invalid_argument for what the driver would refuse, or read out of bounds.
@@ -187,7 +214,8 @@ class CudaQueue final : public Queue {
   explicit CudaQueue(CudaOptions options)
       : gpu_(std::make_shared<Gpu>(Driver::open(options.driver), options.device)),
         compiler_(options.nvrtc, std::move(options.cache), gpu_->capability, driver_version()),
-        sources_(std::move(options.sources)) {
+        sources_(std::move(options.sources)),
+        overlap_(options.overlap && may_overlap(*gpu_)) {
     for (const CudaSource& source : sources_) {
       for (std::size_t i = 0; i < source.kernels.size(); ++i) texts_[source.kernels[i].first] = {&source, i};
     }
@@ -217,7 +245,7 @@ class CudaQueue final : public Queue {
   void prepare(const std::vector<std::string>& names) override;
 
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
-  void run(List& list, const ops::Memory* state) override;
+  void run(List& list, const ops::Memory* state, bool again) override;
 
   std::string device_name() const override {
     char name[256] = {};
@@ -240,6 +268,7 @@ class CudaQueue final : public Queue {
   std::shared_ptr<Gpu> gpu_;
   CudaCompiler compiler_;
   std::vector<CudaSource> sources_;
+  bool overlap_;
   struct Text {
     const CudaSource* source = nullptr;
     std::size_t kernel = 0;
@@ -290,6 +319,8 @@ void CudaQueue::load(const std::string& name, const std::string& program) {
   auto kernel = std::make_unique<CudaKernel>();
   kernel->name = name;
   kernel->module = std::make_shared<LoadedModule>(gpu_, program, name);
+  const Text& text = texts_.at(name);
+  kernel->waits = has_wait(text.source->text) || has_wait(text.source->kernels[text.kernel].second);
   driver.check(driver.module_function(&kernel->function, kernel->module->module, name.c_str()), "kernel");
   driver.check(driver.function_attribute(&kernel->max_threads, kMaxThreadsAttribute, kernel->function), "kernel");
   std::size_t offset = 0, bytes = 0;
@@ -323,10 +354,11 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
   }
 
   driver.check(driver.graph_create(&list->graph, 0), "record");
-  GraphBuilder builder(*gpu_, list->graph);
+  GraphBuilder builder(*gpu_, list->graph, overlap_);
   for (const auto& [twin, part] : in) builder.add(copy_in(*twin, part));
   builder.barrier();
-  for (Dispatch& d : dispatches) {
+  for (std::size_t i = 0; i < dispatches.size(); ++i) {
+    Dispatch& d = dispatches[i];
     const auto& kernel = static_cast<const CudaKernel&>(*d.kernel);
     if (std::find(list->modules.begin(), list->modules.end(), kernel.module) == list->modules.end()) {
       list->modules.push_back(kernel.module);
@@ -341,7 +373,8 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
       launch.buffers.push_back(a.memory == nullptr ? 0 : address(a.memory->base + a.offset));
     }
     if (d.barrier) builder.barrier();
-    launch.in_graph = builder.add(*launch.prepared());
+    const bool alone = i + 1 == dispatches.size() || dispatches[i + 1].barrier;
+    launch.in_graph = builder.add(*launch.prepared(), kernel.waits, alone);
     if (!launch.of_state.empty()) list->stateful.push_back(std::move(launch));
   }
   builder.barrier();
@@ -353,7 +386,7 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
   return list;
 }
 
-void CudaQueue::run(List& list, const ops::Memory* state) {
+void CudaQueue::run(List& list, const ops::Memory* state, bool /*again*/) {
   auto* const cuda_list = dynamic_cast<CudaList*>(&list);
   if (cuda_list == nullptr || cuda_list->gpu != gpu_) bad_argument("CudaQueue.run", "expected a list of this queue.");
   if (!cuda_list->stateful.empty() && (state == nullptr || state->bytes < cuda_list->state_bytes)) {

@@ -191,7 +191,7 @@ void GpuCodec::quantize_parts(const Levels& first, const Levels& second, ops::Pl
   }
 }
 
-void GpuCodec::dequantize_parts(const Levels& first, const Levels& second, ops::Place codes,
+void GpuCodec::dequantize_parts(const Levels& first, const Levels& second, const ops::Codes& codes,
                                 const GpuPanels& first_projection, const GpuPanels& second_projection, ops::Place y) {
   constexpr int kSimdgroups = 2;  // small, so that there are many threadgroups
   const GpuCodebook& level = *first.front();
@@ -199,11 +199,12 @@ void GpuCodec::dequantize_parts(const Levels& first, const Levels& second, ops::
   const std::size_t levels = first.size() + second.size();
   const std::int32_t outputs = first_projection.outputs;
   add("codec_dequantize",
-      {reads(codebooks(first, second), levels * level.bytes()), reads(codes, levels * sizeof(std::int32_t)),
+      {reads(codebooks(first, second), levels * level.bytes()), reads(codes.at, levels * sizeof(std::int32_t)),
+       reads_if(codes.drawn, static_cast<std::size_t>(codes.count) * sizeof(std::int32_t)),
        reads(both.values, 2 * first_projection.value_bytes()), reads(both.scales, both.output_bytes()),
        writes(y, first_projection.output_bytes())},
       CodecDequantizeParams{outputs, level.d, level.bins, static_cast<std::int32_t>(first.size()),
-                            static_cast<std::int32_t>(second.size())},
+                            static_cast<std::int32_t>(second.size()), codes.count},
       {count(outputs, 8 * kSimdgroups)}, 32 * kSimdgroups);
 }
 

@@ -8,6 +8,8 @@
 #include "checkpoint/to_floats.h"
 #include "core/rotary.h"
 #include "gpu/gpu_codec.h"
+#include "gpu/kernel_params.h"
+#include "gpu/operands.h"
 
 namespace personaplex::gpu {
 
@@ -84,6 +86,15 @@ ops::Place GpuOps::scratch(std::size_t bytes) {
   return {scratch_.back().get(), 0};
 }
 
+void GpuOps::select(int n, ops::Place given, ops::Place which, ops::Place made, int made_count, ops::Place out) {
+  flush();
+  const auto words = [](int count) { return static_cast<std::size_t>(count) * sizeof(std::int32_t); };
+  const auto operands = {reads(given, words(n)), reads_if(which, words(n)), reads_if(made, words(made_count)),
+                         writes(out, words(n))};
+  codec_->carry_before(operands);
+  recorder_.add("select_words", operands, SelectParams{n, which ? 1 : 0}, {count(n, 256)}, 256);
+}
+
 void GpuOps::run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) {
   const bool kept = program.name != nullptr;
   const std::pair<std::string, int> key(kept ? program.name : "", program.columns);
@@ -99,6 +110,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
     recorder_.begin(state);
     calls();
     flush();
+    codec_->carry();
     std::vector<Dispatch> dispatches = recorder_.take(*queue_);
     passing.dispatches = dispatches.size();
     passing.angles = used_angles_;
@@ -106,7 +118,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
     if (kept) recorded = &programs_.emplace(key, std::move(passing)).first->second;
   }
   for (const Angles* a : recorded->angles) a->fill();
-  queue_->run(*recorded->list, state);
+  queue_->run(*recorded->list, state, /* again = */ kept);
   calls_ += recorded->dispatches;
 }
 

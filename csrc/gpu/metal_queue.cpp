@@ -123,7 +123,7 @@ class MetalQueue final : public Queue {
   void prepare(const std::vector<std::string>& names) override;
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
   void prepare_next(List& list, const ops::Memory* state) override;
-  void run(List& list, const ops::Memory* state) override;
+  void run(List& list, const ops::Memory* state, bool again) override;
 
   std::string device_name() const override {
     const Pool pool;
@@ -281,10 +281,12 @@ void MetalQueue::prepare_next(List& list, const ops::Memory* state) {
   next_ = encode(list, state, "prepare_next");
 }
 
-void MetalQueue::run(List& list, const ops::Memory* state) {
+void MetalQueue::run(List& list, const ops::Memory* state, bool again) {
   const Pool pool;
   const Encoded encoded = encode(list, state, "run");
-  gpu_->run(encoded.commands.get());
+  gpu_->start(encoded.commands.get());
+  if (again) next_ = encode(list, state, "run");
+  gpu_->finish(encoded.commands.get());
 }
 
 }  // namespace

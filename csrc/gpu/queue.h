@@ -56,12 +56,11 @@ class Queue {
   }
   /// Prepares a list, whose dispatches run in order, each after those before it where it has a barrier.
   virtual std::unique_ptr<List> record(std::vector<Dispatch> dispatches) = 0;
-  /// What can be done ahead of the next run, which is likely to be of this list and block: for the time in which the
-  /// host waits for audio. Any other call may follow.
+  /// What can be done ahead of the next run, which is likely to be of this list and block. Any other call may follow.
   virtual void prepare_next(List&, const ops::Memory* /*state*/) {}
   /// Runs a list for the conversation whose block is `state` (may be null) and waits: inputs are read before, outputs
-  /// are there afterwards.
-  virtual void run(List& list, const ops::Memory* state) = 0;
+  /// are there afterwards. `again`: prepare_next() for the same, while the device works.
+  virtual void run(List& list, const ops::Memory* state, bool again = false) = 0;
 
   virtual std::string device_name() const = 0;
   /// Bytes that can still be allocated, as far as the system says.

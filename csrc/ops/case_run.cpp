@@ -118,7 +118,7 @@ struct CaseRun::Parts {
   std::vector<Ring> rings;  // per copy
   std::vector<std::unique_ptr<Memory>> memories;
   std::vector<std::vector<const Memory*>> pages;  // per ring
-  Place x, y, at, tokens;
+  Place x, y, at, made, tokens;
   std::size_t results = 0;  // floats at y
   bool integers = false;    // results are int32 at tokens
 
@@ -174,6 +174,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
         break;
       case Op::kAttend:
       case Op::kSample:
+      case Op::kSelect:
         break;
     }
   }
@@ -221,6 +222,19 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     p.at = {&p.put(ops, std::vector<Draw>{{0.8F, c.k, 0, 0, seed, 0}}, Use::kInput), 0};
     p.tokens = {&p.allocate(ops, sizeof(std::int32_t)), 0};
     p.results = 1;
+    p.integers = true;
+  } else if (c.op == Op::kSelect) {
+    std::vector<std::int32_t> given(size(c.n)), which(size(c.n)), made(size(c.k));
+    for (std::int32_t& word : given) word = static_cast<std::int32_t>(random.word() % 1000);
+    for (std::int32_t& word : made) word = static_cast<std::int32_t>(1000 + random.word() % 1000);
+    p.x = {&p.put(ops, given, Use::kInput), 0};
+    if (c.k > 0) {
+      for (std::int32_t& index : which) index = static_cast<std::int32_t>(random.word() % (2 * size(c.k))) - c.k;
+      p.at = {&p.put(ops, which, Use::kInput), 0};
+      p.made = {&p.put(ops, made), 0};
+    }
+    p.tokens = {&p.allocate(ops, size(c.n) * sizeof(std::int32_t)), 0};
+    p.results = size(c.n);
     p.integers = true;
   } else {
     const std::size_t width = has_ring(c) ? size(c.heads) * size(c.head_dim) : size(c.n);
@@ -271,6 +285,9 @@ void CaseRun::call(int copy) {
     case Op::kSample:
       ops_.sample(p.x, c.n, p.at, 0, p.tokens);
       break;
+    case Op::kSelect:
+      ops_.select(c.n, p.x, p.at, p.made, c.k, p.tokens);
+      break;
   }
 }
 
@@ -315,6 +332,7 @@ std::size_t CaseRun::bytes(const Case& c) {
     case Op::kQuantize:
       return 2 * cells({c.n, kBins, c.k});
     case Op::kSample:
+    case Op::kSelect:
       return 4 * cells({c.n});
   }
   return 0;

@@ -135,8 +135,8 @@ void codec(Table& t, const Config& config) {
 }  // namespace
 
 const char* name_of(Op op) {
-  constexpr const char* kNames[] = {"project", "project_qkv",    "linear",   "attend",
-                                    "conv",    "conv_transpose", "quantize", "sample"};
+  constexpr const char* kNames[] = {"project",        "project_qkv", "linear", "attend", "conv",
+                                    "conv_transpose", "quantize",    "sample", "select"};
   return kNames[static_cast<std::size_t>(op)];
 }
 
@@ -180,6 +180,8 @@ std::vector<Case> ragged_cases() {
   t.plain(Op::kQuantize, "ragged", 0, 3, 17);
   t.plain(Op::kSample, "ragged", 0, 77, 5);
   t.plain(Op::kSample, "ragged", 0, 1001, 0);
+  t.plain(Op::kSelect, "ragged", 0, 301, 7);
+  t.plain(Op::kSelect, "ragged", 0, 1921, 0);  // a copy
   return t.cases;
 }
 

@@ -7,7 +7,17 @@
 
 namespace personaplex::ops {
 
-enum class Op : std::uint8_t { kProject, kProjectQkv, kLinear, kAttend, kConv, kConvTranspose, kQuantize, kSample };
+enum class Op : std::uint8_t {
+  kProject,
+  kProjectQkv,
+  kLinear,
+  kAttend,
+  kConv,
+  kConvTranspose,
+  kQuantize,
+  kSample,
+  kSelect
+};
 
 const char* name_of(Op op);  // "project", ...
 
@@ -17,9 +27,9 @@ struct Case {
   std::string name;   // where a frame does it: "temporal in_proj"; or "ragged"
   int per_frame = 0;  // how often a 7B frame does it; 0: in tests only
   int columns = 1;
-  int n = 0, k = 0;          // matrix [n, k]; levels and width of quantize; logits and top_k of sample
-  int bits = 16, group = 0;  // of the matrix; of keys and values
-  int epilogue = 0;          // ops::Epilogue of a product
+  int n = 0, k = 0;  // matrix [n, k]; levels and width of quantize; logits and top_k of sample; words of select, `made`
+  int bits = 16, group = 0;                                   // of the matrix; of keys and values
+  int epilogue = 0;                                           // ops::Epilogue of a product
   int heads = 0, head_dim = 0, positions = 0;                 // positions: those visible
   int in = 0, out = 0, kernel = 0, stride = 1, dilation = 1;  // convolution: `columns` outputs
 };

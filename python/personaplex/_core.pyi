@@ -44,14 +44,15 @@ class StepOutput:
     def index(self) -> int: ...  # 0 for the first step after the prompt
     @property
     def step_ms(self) -> float: ...
+    # Parts of step_ms, while set_timing(True); None otherwise, when they are not run apart.
     @property
-    def encode_ms(self) -> float: ...  # of step_ms; 0 where codes came in
+    def encode_ms(self) -> float | None: ...  # 0 where codes came in
     @property
-    def temporal_ms(self) -> float | None: ...  # with the text head and the text token; None unless set_timing(True)
+    def temporal_ms(self) -> float | None: ...  # with the text head and the text token
     @property
-    def depformer_ms(self) -> float | None: ...  # None unless set_timing(True)
+    def depformer_ms(self) -> float | None: ...
     @property
-    def decode_ms(self) -> float: ...  # 0 where no audio went out
+    def decode_ms(self) -> float | None: ...  # 0 where no audio went out
 
 class Snapshot:
     """The state of a session as an immutable value; restoring it shares memory until written."""

@@ -31,7 +31,7 @@ struct FakeCuda {
   int blocked = 0;                   // waits that slept
   int set_kernels = 0;               // launches whose parameters were changed
   int alive = 0;                     // allocations, streams, events, modules and graphs not yet released
-  std::vector<std::string> nodes;    // of the graph made last: "kernel a after 0 1"
+  std::vector<std::string> nodes;    // of the graph made last: "kernel a after 0 1", "kernel b after early 2"
   std::vector<std::string> options;  // of the program compiled last
 };
 

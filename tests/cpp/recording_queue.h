@@ -90,7 +90,7 @@ class RecordingQueue final : public Queue {
     for (const Dispatch& d : dispatches) names.push_back(d.kernel->name);
     return std::make_unique<List>();
   }
-  void run(List&, const ops::Memory*) override {}
+  void run(List&, const ops::Memory*, bool) override {}
   std::string device_name() const override { return "none"; }
   std::size_t free_bytes() const override { return 0; }
 

@@ -216,6 +216,49 @@ TEST_CASE("cuda: a list runs for the block of a conversation, and is changed onl
   CHECK(has(words_of([&] { queue->run(*list, small.get()); }), "got 32"));
 }
 
+TEST_CASE("cuda: a kernel that waits by itself starts early after another one, where both are alone") {
+  FakeCuda& fake = fresh();
+  const auto nodes = [&](const CudaOptions& o) {
+    const auto queue = make_cuda_queue(o);
+    const auto x = queue->allocate(16, ops::Use::kInput);
+    const auto y = queue->allocate(16, ops::Use::kOutput), z = queue->allocate(16, ops::Use::kScratch);
+    const auto list =
+        queue->record({add(*queue, all(x), all(y), 4, 1), add(*queue, all(x), all(y), 4, 1),
+                       add(*queue, all(x), {nullptr, 0, 16, true}, 4, 1), add(*queue, all(x), all(z), 4, 1, false),
+                       add(*queue, all(x), all(y), 4, 1), add(*queue, all(x), all(y), 4, 1)});
+    const auto out = fake.nodes;
+    const auto block = queue->allocate(16, ops::Use::kState), other = queue->allocate(16, ops::Use::kState);
+    floats(x)[0] = 3;
+    queue->run(*list, block.get());
+    queue->run(*list, other.get());
+    CHECK(floats(y)[0] == 8 * 3);
+    float got = 0;
+    other->read(0, sizeof got, &got);
+    CHECK(got == 3);
+    return out;
+  };
+  const std::vector<std::string> plain = {"in 16 after",
+                                          "kernel add_f32 after 0",
+                                          "kernel add_f32 after 1",
+                                          "kernel add_f32 after 2",
+                                          "kernel add_f32 after 2",
+                                          "kernel add_f32 after 3 4",
+                                          "kernel add_f32 after 5",
+                                          "out 16 after 6"};
+  CudaOptions waits = options();
+  waits.sources[0].text = "asm griddepcontrol.wait";
+  auto early = plain;
+  early[2] = "kernel add_f32 after early 1";
+  early[6] = "kernel add_f32 after early 5";
+  CHECK(nodes(options()) == plain);  // its kernels do not wait
+  CHECK(nodes(waits) == early);
+  CudaOptions off = waits;
+  off.overlap = false;
+  CHECK(nodes(off) == plain);
+  fake.major = 8;
+  CHECK(nodes(waits) == plain);
+}
+
 TEST_CASE("cuda: a list may outlive its queue, and memory may") {
   FakeCuda& fake = fresh();
   {

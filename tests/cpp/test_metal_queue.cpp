@@ -276,6 +276,11 @@ TEST_CASE("metal: a list that was encoded ahead runs once, for its block, with t
   list = queue->record({make(*queue, "add_f32", {reads(x), state}, {16, 100.0F})});
   queue->run(*list, first.get());
   CHECK(values(first, 1)[0] == 112);
+  queue->run(*list, first.get(), /* again = */ true);
+  CHECK(values(first, 1)[0] == 212);
+  floats(x)[0] = 2;
+  queue->run(*list, first.get(), true);
+  CHECK(values(first, 1)[0] == 412);
 }
 
 TEST_CASE("metal: errors of kernels and dispatches") {

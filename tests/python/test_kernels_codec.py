@@ -565,8 +565,11 @@ def test_dequantize(levels: tuple[int, int], outputs: int, d: int) -> None:
     parts = [panels(normal(rng, outputs, 1, d)) for _ in range(2)]
     values, scales = (np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "scales"))
     y = np.full((1, outputs), np.nan, np.float32)
-    params = struct.pack("5i", outputs, d, 20, *levels)
-    buffers = [*map(frozen, (codebooks, codes, values, scales)), y]
+    drawn = rng.integers(0, 20, 3).astype(np.int32)
+    given = np.where(np.arange(len(codes)) % 3 == 1, -2, codes).astype(np.int32)
+    codes[given < 0] = drawn[1]
+    params = struct.pack("6i", outputs, d, 20, *levels, len(drawn))
+    buffers = [*map(frozen, (codebooks, given, drawn, values, scales)), y]
     run("codec_dequantize", "codec_dequantize", buffers, params, (-(-outputs // 16), 1, 1), 64)
     words = codebooks[np.arange(sum(levels)), codes].astype(np.float64)
     sums = [words[: levels[0]].sum(axis=0), words[levels[0] :].sum(axis=0)]

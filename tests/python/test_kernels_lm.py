@@ -470,6 +470,27 @@ def test_embed_sum(formats: list[str], group: int, dim: int, columns: int, simdg
         close(x, expected, 1e-6)
 
 
+# select
+
+
+@pytest.mark.parametrize(("n", "count", "threads"), [(1, 1, 32), (136, 8, 64), (1920, 0, 256)])
+def test_select(n: int, count: int, threads: int) -> None:
+    rng = np.random.default_rng(n)
+    given, made = (rng.integers(0, 2**32, size, dtype=np.uint32) for size in (n, count))
+    which = np.where(rng.random(n) < 0.5, -1, rng.integers(0, max(count, 1), n)).astype(np.int32)
+    expected = np.where(which < 0, given, made[which]) if count else given
+    for order in ORDERS:
+        out = np.zeros(n, np.uint32)
+        library("lm_select").run(
+            "select_words",
+            [fixed(given), *([which, made] if count else [given, given]), out, struct.pack("2i", n, int(count > 0))],
+            groups=(-(-n // threads), 1, 1),
+            threads=threads,
+            order=order,
+        )
+        assert np.array_equal(out, expected)
+
+
 # lm_sample
 
 

@@ -60,7 +60,7 @@ def _wrapper(symbol: str, expression: str, kernel: source.Kernel) -> str:
     bounds = f"__launch_bounds__({kernel.max_threads}) " if kernel.max_threads else ""
     return (
         f'extern "C" __global__ {bounds}void {symbol}({", ".join(declared)}) {{ '
-        f"{expression}({', '.join(arguments)}); }}"
+        f"msl_cuda::begin_kernel(); {expression}({', '.join(arguments)}); }}"
     )
 
 
