@@ -1,4 +1,5 @@
-"""Writes the C++ files that hold kernels/*.metal: as they are, and translated to CUDA C++. A step of the build.
+"""Writes the C++ files that hold kernels/*.metal: as they are, and translated to CUDA C++, beside kernels/cuda/*.cu. A step
+of the build.
 
     python tools/embed_kernels.py --compiler CXX --out FOLDER [FILE ...]
 
@@ -6,6 +7,7 @@ CXX is the build's g++ or clang++, here only a preprocessor. Needs nothing but P
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
 
 from metalsim import CompileError, to_cuda  # noqa: E402
+
+_KERNELS = "// Kernels:\n"
+
+_CAPABILITY = 80  # of those in kernels/cuda: tensor cores that know bfloat
 
 _FILE = """// {name}: written by tools/embed_kernels.py.
 #include "gpu/kernel_source.h"
@@ -50,8 +56,30 @@ def common_start(texts: list[str]) -> str:
     return first[: first.rfind("\n", 0, same) + 1]
 
 
+def cuda_parts(path: Path) -> tuple[str, dict[str, str]]:
+    """What the kernels of a .cu file share, with what it includes, and the lines after `// Kernels:`, each of which
+    defines the kernel that its first argument names. CompileError for any other line there."""
+
+    def included(match: re.Match[str]) -> str:
+        return re.sub(r"^#pragma once\n", "", (path.parent / match[1]).read_text("utf-8"), flags=re.MULTILINE)
+
+    text = re.sub(r'^#include "(.+)"$', included, path.read_text("utf-8"), flags=re.MULTILINE)
+    shared, mark, lines = text.partition(_KERNELS)
+    kernels = {}
+    for line in lines.strip().split("\n") if mark else []:
+        match = re.fullmatch(r"[A-Z_]+\((\w+)[,)].*", line)
+        if match is None:
+            raise CompileError(f"{path.name}: expected MACRO(HOST_NAME, ...) after {_KERNELS.strip()}, got {line}")
+        kernels[match[1]] = line
+    if not kernels:
+        raise CompileError(f"{path.name}: expected kernels after a line {_KERNELS.strip()}")
+    return shared, kernels
+
+
 def embed(files: list[Path], compiler: str, out: Path) -> None:
     """Writes metal_sources.cpp and cuda_sources.cpp. CompileError for a kernel that cannot be translated."""
+    written = [path for path in files if path.suffix == ".cu"]
+    files = [path for path in files if path.suffix != ".cu"]
     translated = {path: to_cuda(path, compiler=compiler) for path in files}
     names = {path: ", ".join(f'"{name}"' for name in source.names) for path, source in translated.items()}
     metal = [f'{{"{path.name}", {literal(path.read_text(encoding="utf-8"))}, {{{names[path]}}}}}' for path in files]
@@ -59,9 +87,16 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
     parts = {path: source.parts() for path, source in translated.items()}
     header = common_start([shared for shared, _ in parts.values()])  # 24 KB that need not be there for every file
     cuda = []
+
+    def add(path: Path, text: str, functions: dict[str, str], more: str = "") -> None:
+        kernels = ",\n".join(f'{{"{name}", {literal(function)}}}' for name, function in functions.items())
+        cuda.append(f'{{"{path.name}", {text}, {{\n{kernels}}}{more}}}')
+
     for path, (shared, functions) in parts.items():
-        kernels = ",\n".join(f'{{"{name}", {literal(text)}}}' for name, text in functions.items())
-        cuda.append(f'{{"{path.name}", kHeader + {literal(shared[len(header) :])}, {{\n{kernels}}}}}')
+        add(path, f"kHeader + {literal(shared[len(header) :])}", functions)
+    for path in written:
+        shared, functions = cuda_parts(path)
+        add(path, literal(shared), functions, f", {_CAPABILITY}")
 
     out.mkdir(parents=True, exist_ok=True)
     for name, text in {
@@ -79,7 +114,8 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=sorted((ROOT / "kernels").glob("*.metal")))
+    every = [*sorted((ROOT / "kernels").glob("*.metal")), *sorted((ROOT / "kernels" / "cuda").glob("*.cu"))]
+    parser.add_argument("files", nargs="*", type=Path, default=every)
     parser.add_argument("--compiler", required=True, help="a g++ or clang++")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     args = parser.parse_args()

@@ -13,12 +13,13 @@
 
 namespace personaplex::gpu {
 
-/// One file of kernels/*.metal, translated to CUDA C++.
+/// One file of kernels/*.metal, translated to CUDA C++, or of kernels/cuda/*.cu.
 struct CudaSource {
   std::string file;  // for messages and the cache's file names
   std::string text;  // what its kernels share; complete: there is nothing to include
   /// Of each kernel: its host_name, and the `extern "C" __global__` function of that name, which follows the text.
   std::vector<std::pair<std::string, std::string>> kernels;
+  int capability = 0;  // that a GPU must have for these
 };
 
 class CudaCompiler {

@@ -78,6 +78,7 @@ Gpu::Gpu(const Driver& found, int ordinal) : driver(found), owner_(getpid()) {
     throw DeviceError("[CudaQueue] expected a GPU of compute capability 7.0 or higher, got " + std::to_string(major) +
                       "." + std::to_string(minor) + ". Choose another device.");
   }
+  driver.check(driver.device_attribute(&cores, kCoresAttribute, device), "open");
   driver.check(driver.context_retain(&context, device), "open");
   try {
     driver.check(driver.context_use(context), "open");

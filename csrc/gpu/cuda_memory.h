@@ -36,6 +36,7 @@ struct Gpu {
   Stream stream = nullptr;
   Event done = nullptr;
   int capability = 0;  // 90 for 9.0
+  int cores = 0;       // multiprocessors
 
  private:
   [[noreturn]] void fail(Result result, const char* where);

@@ -217,6 +217,7 @@ class CudaQueue final : public Queue {
         sources_(std::move(options.sources)),
         overlap_(options.overlap && may_overlap(*gpu_)) {
     for (const CudaSource& source : sources_) {
+      if (source.capability > gpu_->capability) continue;
       for (std::size_t i = 0; i < source.kernels.size(); ++i) texts_[source.kernels[i].first] = {&source, i};
     }
   }
@@ -242,6 +243,8 @@ class CudaQueue final : public Queue {
     prepare({name});
     return *kernels_.at(name);
   }
+  bool has(const std::string& name) const override { return texts_.contains(name); }
+  int cores() const override { return gpu_->cores; }
   void prepare(const std::vector<std::string>& names) override;
 
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;

@@ -1,5 +1,6 @@
 // csrc/gpu/gpu_language_model.cpp: the operations of the language model as dispatches of kernels/lm_*.metal.
 #include <algorithm>
+#include <optional>
 
 #include "core/error.h"
 #include "gpu/gpu_codec.h"
@@ -42,6 +43,20 @@ Tile tile_for(const GpuMatrix& m, int columns) {
     return m.bits == 16 ? Tile{"r4_c1", 4, 16, 4, 1} : Tile{"r4_c1", 4, 8, 2, 1};
   }
   return {"r2_c1", 2, 8, long_rows ? 4 : 1, 1};
+}
+
+/// The tile on tensor cores (kernels/cuda) for a product of this kind, where the GPU has it: `whole`, slots that a
+/// threadgroup must have a multiple of.
+std::optional<Tile> mma_tile(const Queue& queue, const std::string& kernel, const GpuMatrix& m, int columns,
+                             int whole = 1) {
+  if (columns > 1 || !queue.has(kernel + "_" + m.format() + "_mma_c1")) return {};
+  constexpr int kRows = 16;
+  const int cores = std::max(1, queue.cores());
+  Tile tile{"mma_c1", kRows, 8, 8, 1};
+  const std::int64_t tiles = (m.n + kRows - 1) / kRows;
+  tile.passes = static_cast<int>((tiles + cores - 1) / cores);
+  while (tile.passes * kRows % whole != 0) ++tile.passes;
+  return tile;
 }
 
 /// A threadgroup of a product that appends to an int8 ring has whole heads, in up to 1024 slots (128 with c8).
@@ -89,7 +104,8 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
   const bool of_waiting = waiting_ != nullptr && waiting_->out == x;
   if (of_waiting && columns == 1 && how.epilogue == ops::Epilogue::kAdd && how.norm.weight == nullptr) {
     const Waiting& a = *waiting_;
-    const Tile tile{"r2_c1", 2, 8, 1, 1};
+    Tile tile{"r2_c1", 2, 8, 1, 1};
+    if (queue_->has(std::string("attend_project_") + m.format() + "_mma_c1")) tile = {"mma_c1", 16, 8, 8, 1};
     recorder_.add(std::string("attend_project_") + m.format() + "_" + tile.name,
                   {reads(a.q, floats(m.k)), columns_at(a.at, 1), page_table(a.ring), weight(m.words, m.word_bytes),
                    weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes), writes(y, floats(m.n))},
@@ -104,7 +120,7 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
   if (how.epilogue == ops::Epilogue::kGelu || how.scale != nullptr || how.norm.bias != nullptr) {
     bad_argument("GpuOps.project", "a matrix of the language model has neither GELU nor layer scale nor layer norm.");
   }
-  const Tile tile = tile_for(m, columns);
+  const Tile tile = mma_tile(*queue_, "qmv", m, columns).value_or(tile_for(m, columns));
   const std::int64_t out = swiglu ? m.n / 2 : m.n;
   const GpuVector* norm = how.norm.weight == nullptr ? nullptr : &as<GpuVector>(*how.norm.weight);
   recorder_.add(std::string("qmv_") + m.format() + "_" + tile.name,
@@ -126,7 +142,8 @@ void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const 
   flush();
   const auto& m = as<GpuMatrix>(w);
   const auto& factor = as<GpuVector>(*norm.weight);
-  const Tile tile = ring.bits == 8 ? whole_heads(columns, ring.head_dim) : tile_for(m, columns);
+  const Tile tile = mma_tile(*queue_, "qkv", m, columns, ring.bits == 8 ? ring.head_dim : 1)
+                        .value_or(ring.bits == 8 ? whole_heads(columns, ring.head_dim) : tile_for(m, columns));
   const bool rotary = max_period != 0.0F;
   const std::int64_t angle_count = std::int64_t{columns} * ring.head_dim;
   recorder_.add(std::string("qkv_") + m.format() + "_" + tile.name,

@@ -11,7 +11,7 @@ namespace personaplex::gpu {
 
 /// All files, in the order of their names.
 std::vector<MetalSource> metal_sources();
-/// The same kernels, translated for NVRTC.
+/// The same kernels, translated for NVRTC, and those of kernels/cuda/*.cu.
 std::vector<CudaSource> cuda_sources();
 
 }  // namespace personaplex::gpu

@@ -50,6 +50,8 @@ class Queue {
   virtual std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) = 0;
   /// The kernel of this host_name. DeviceError, with the compiler's words, when it does not compile.
   virtual const Kernel& kernel(const std::string& name) = 0;
+  /// Whether there is a kernel of this host_name. Where a GPU has some of its own beside those of kernels/*.metal.
+  virtual bool has(const std::string& /*name*/) const { return false; }
   /// Makes these kernels ready, several at a time where that is faster. Whoever does not ask gets them one by one.
   virtual void prepare(const std::vector<std::string>& names) {
     for (const std::string& name : names) kernel(name);
@@ -63,6 +65,8 @@ class Queue {
   virtual void run(List& list, const ops::Memory* state, bool again = false) = 0;
 
   virtual std::string device_name() const = 0;
+  /// Parts of the GPU that run threadgroups apart from each other (CUDA: multiprocessors); 0 where it does not say.
+  virtual int cores() const { return 0; }
   /// Bytes that can still be allocated, as far as the system says.
   virtual std::size_t free_bytes() const = 0;
 };

@@ -89,7 +89,7 @@ EXPORT Result cuDeviceGetName(char* name, int size, Device) {
   return std::strncpy(name, "Fake GPU", static_cast<std::size_t>(size)), kSuccess;
 }
 EXPORT Result cuDeviceGetAttribute(int* value, int attribute, Device) {
-  *value = attribute == kMajorAttribute ? now->major : now->minor;
+  *value = attribute == kMajorAttribute ? now->major : attribute == kMinorAttribute ? now->minor : 4;
   return kSuccess;
 }
 EXPORT Result cuDevicePrimaryCtxRetain(Context* context, Device) { return create(context); }
