@@ -20,6 +20,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct CodecAttendParams {
   int columns;  // T
   int heads;
@@ -114,6 +120,7 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
   const int first_output = min(asked_panel * 8 + output, p.outputs - 1);
   float first_scale = scales[first_output];
   if (p.layer_scale != 0) first_scale *= layer_scale[first_output];
+  AWAIT_INPUTS();
 
   // Positions relative to the oldest one that either column sees; they fit 32 bits, of which the low words know enough.
   // Column t sees [from, to). A column that is not there sees the last position, so that all is finite.

@@ -16,6 +16,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct CodecDequantizeParams {
   int outputs;
   int d;
@@ -109,6 +115,7 @@ METAL_FUNC float4 sum_of(device const float* codebooks, device const int* codes,
     for (int u = 0; u < kAhead; u++) ahead[part][u] = w[min(share + 4 * u, octets - 1) * 8];
     scale[part] = scales[part * p.outputs + min(n, p.outputs - 1)];
   }
+  AWAIT_INPUTS();
 
 #pragma unroll 1
   for (int i = int(lid); i < kParts * octets * 2; i += int(simdgroups) * 32) {

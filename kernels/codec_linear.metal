@@ -23,6 +23,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct CodecLinearParams {
   int columns;      // T
   int outputs;      // N
@@ -219,10 +225,12 @@ template <bool kNorm, int kEpilogue>
     if (p.inputs % 4 == 0) {
       gain = four<true>(norm_weight, k, p.inputs);
       offset = four<true>(norm_bias, k, p.inputs);
+      AWAIT_INPUTS();
       if (t < columns) own = with_partials<true>(x, partials, p, first + t, k);
     } else {
       gain = four<false>(norm_weight, k, p.inputs);
       offset = four<false>(norm_bias, k, p.inputs);
+      AWAIT_INPUTS();
       if (t < columns) own = with_partials<false>(x, partials, p, first + t, k);
     }
     keep_moments(own, t, k, p.inputs, lane, sg, moments);
@@ -235,6 +243,8 @@ template <bool kNorm, int kEpilogue>
       add<kAhead>(ahead, o, end, staged + o * 8, row, sums);
     }
   } else {
+    ask<kAhead>(w, begin + share, min(end, begin + kStaged / 8), ahead);
+    AWAIT_INPUTS();
     if (kEpilogue == kAdd && gives) {
       before = y[at_out];
       for (int part = 0; part < p.parts; part += kParts) {
@@ -248,7 +258,7 @@ template <bool kNorm, int kEpilogue>
     threadgroup float* mine = staged + int(sg) * kColumns * kStaged;
     for (int chunk = begin; chunk < end; chunk += kStaged / 8) {
       const int last = min(end, chunk + kStaged / 8);
-      ask<kAhead>(w, chunk + share, last, ahead);
+      if (chunk != begin) ask<kAhead>(w, chunk + share, last, ahead);
       float values[kColumns * kStaged / 32];
       for (int u = 0; u < kColumns * kStaged / 32; u++) {
         const int i = u * 32 + int(lane);

@@ -19,6 +19,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct CodecQkvParams {
   int columns;  // T
   int heads;
@@ -168,16 +174,12 @@ METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, in
   const int k = int(lid) * 4 - t * row;
   float4 gain;
   float4 offset;
-  float4 own;
-  device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
   if (p.inputs % 4 == 0) {
     gain = four<true>(norm_weight, k, p.inputs);
     offset = four<true>(norm_bias, k, p.inputs);
-    own = four<true>(from, k, p.inputs);
   } else {
     gain = four<false>(norm_weight, k, p.inputs);
     offset = four<false>(norm_bias, k, p.inputs);
-    own = four<false>(from, k, p.inputs);
   }
 
   // A thread's pair of outputs, which lies in one head and one panel, and what it needs for it: asked for now.
@@ -192,17 +194,18 @@ METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, in
   float2 scale = float2(0.0f);
   float2 turn = float2(1.0f, 0.0f);  // cos, sin
   device float* to = q + (first + t_out) * width + in_kind;
-  if (gives) {
-    scale = float2(scales[n], scales[n + 1]);
-    if (kind < 2) {
-      const int pair = (first + t_out) * p.head_dim + in_head;  // [columns][head_dim / 2][2]
-      turn = float2(angles[pair], angles[pair + 1]);
-    }
-    if (kind > 0) {
-      const int slot = at[(first + t_out) * kColumnWords + kSlotWord];
-      to = (device float*)(pages[slot / kPage] + p.offset) +
-           (((kind - 1) * p.heads + head) * kPage + slot % kPage) * p.head_dim + in_head;
-    }
+  if (gives) scale = float2(scales[n], scales[n + 1]);
+  AWAIT_INPUTS();
+  device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
+  const float4 own = p.inputs % 4 == 0 ? four<true>(from, k, p.inputs) : four<false>(from, k, p.inputs);
+  if (gives && kind < 2) {
+    const int pair = (first + t_out) * p.head_dim + in_head;  // [columns][head_dim / 2][2]
+    turn = float2(angles[pair], angles[pair + 1]);
+  }
+  if (gives && kind > 0) {
+    const int slot = at[(first + t_out) * kColumnWords + kSlotWord];
+    to = (device float*)(pages[slot / kPage] + p.offset) +
+         (((kind - 1) * p.heads + head) * kPage + slot % kPage) * p.head_dim + in_head;
   }
 
   keep_moments(own, t, k, p.inputs, lane, sg, moments);

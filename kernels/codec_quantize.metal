@@ -18,6 +18,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct CodecQuantizeParams {
   int step;
   int levels0;
@@ -54,7 +60,6 @@ METAL_FUNC void quantize(device const float* codebooks, device float* residual, 
   const int first_level = part == 0 ? 0 : p.levels0;
   const int now = p.step % 2;
   const int before = 1 - now;
-  if (p.step > levels || (p.step == levels && group > 0)) return;  // whole threadgroups
 
   const int begin = p.bins * group / p.groups;
   const int end = p.bins * (group + 1) / p.groups;
@@ -66,6 +71,8 @@ METAL_FUNC void quantize(device const float* codebooks, device float* residual, 
       if (u * 128 < p.d) codewords[v][u] = four<kAligned>(level + size_t(c) * p.d, u * 128 + int(lane) * 4, p.d);
     }
   }
+  AWAIT_INPUTS();
+  if (p.step > levels || (p.step == levels && group > 0)) return;  // whole threadgroups
   device const float* from = residual + ((p.step == 0 ? 0 : before) * kParts + part) * p.d;
   float4 x[kQuads];
   for (int u = 0; u < kQuads; u++) x[u] = four<kAligned>(from, u * 128 + int(lane) * 4, p.d);

@@ -18,6 +18,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct SampleParams {
   int n;
   int stream;
@@ -174,19 +180,19 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   threadgroup uint best_indices[32];
   threadgroup uint chosen[3];
   threadgroup atomic_uint counts[2];
+  for (int i = int(lid); i < BINS; i += THREADS) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
+  if (lid < 2u) atomic_store_explicit(&counts[lid], 0u, memory_order_relaxed);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  AWAIT_INPUTS();
   const float asked = draw->temperature;
   const int top_k = draw->top_k;
   const ulong seed = draw->seed;
   const ulong frame = draw->frame;
-  const int target = draw->target;
   if (draw->forced != 0) {
-    if (lid == 0) token[0] = target;
+    if (lid == 0) token[0] = draw->target;
     return;
   }
 
-  for (int i = int(lid); i < BINS; i += THREADS) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
-  if (lid < 2u) atomic_store_explicit(&counts[lid], 0u, memory_order_relaxed);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
   const bool limited = top_k > 0 && top_k < p.n;
   uint key = 0u;
   uint at = 0xFFFFFFFFu;
