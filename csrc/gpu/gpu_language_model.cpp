@@ -187,21 +187,29 @@ void GpuOps::flush_attention() {
 void GpuOps::attend_now(const Waiting& what, int columns) {
   const ops::Ring& ring = what.ring;
   const std::int64_t heads = std::int64_t{columns} * ring.heads;
+  const std::string cells = ring.bits == 32 ? "f32" : ring.bits == 16 ? "bf16" : "int8";
+  const std::string dim = ring.head_dim == 128 || ring.head_dim == 64 ? std::to_string(ring.head_dim) : "0";
   // At least 8 parts of a full context for each head; prefill has columns enough.
-  const int splits = columns > 1 ? 1 : std::clamp(ring.slots / 256, 1, 16);
+  int splits = columns > 1 ? 1 : std::clamp(ring.slots / 256, 1, 16);
+  std::string name = "attend_" + cells + "_d" + dim;
+  std::uint32_t threads = 128;
+  std::uint32_t groups = static_cast<std::uint32_t>(splits);
+  if (splits > 1 && queue_->has(name + "_cluster")) {  // which puts the parts together itself
+    name += "_cluster";
+    threads = 256;
+    groups = 8;
+    splits = 1;
+  }
   const AttendParams params{ring.heads, ring.head_dim, ring.slots, splits, static_cast<std::uint32_t>(ring.offset)};
   const std::size_t out_bytes = floats(heads * ring.head_dim);
   const std::size_t partial_bytes = splits == 1 ? 0 : floats(heads * splits * (ring.head_dim + 2));
   const ops::Place partial = splits == 1 ? ops::Place{} : scratch(partial_bytes);
-  const std::string cells = ring.bits == 32 ? "f32" : ring.bits == 16 ? "bf16" : "int8";
-  const std::string dim = ring.head_dim == 128 || ring.head_dim == 64 ? std::to_string(ring.head_dim) : "0";
   recorder_.add(
-      "attend_" + cells + "_d" + dim,
+      name,
       {reads(what.q, out_bytes), columns_at(what.at, columns), page_table(ring),
        splits == 1 ? Operand{} : writes(partial, partial_bytes), splits == 1 ? writes(what.out, out_bytes) : Operand{}},
-      params,
-      {static_cast<std::uint32_t>(splits), static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)},
-      128, {pages(ring, false)});
+      params, {groups, static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)}, threads,
+      {pages(ring, false)});
   if (splits > 1) {
     recorder_.add("attend_combine", {reads(partial, partial_bytes), writes(what.out, out_bytes)}, params,
                   {static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)}, 128);
