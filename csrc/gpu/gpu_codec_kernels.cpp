@@ -14,19 +14,18 @@ namespace {
 constexpr int kMaxSimdgroups = 8;  // of a threadgroup
 constexpr int kMaxNormed = 64 * kMaxSimdgroups;
 
-/// How many simdgroups share a sum over octets, where there are `sums` of them: enough to fill a large GPU, each with
-/// work enough.
-int splits_for(std::int64_t sums, int octets) {
-  constexpr std::int64_t kEnough = 1024;
+/// How many simdgroups share a sum over octets, where there are `sums` of them: `enough` of them to fill a large GPU,
+/// each with work enough.
+int splits_for(std::int64_t sums, int octets, std::int64_t enough) {
   int splits = 1;
-  while (splits < kMaxSimdgroups && sums * splits < kEnough && octets >= 16 * splits) splits *= 2;
+  while (splits < kMaxSimdgroups && sums * splits < enough && octets >= 16 * splits) splits *= 2;
   return splits;
 }
 
 /// Threadgroups of codec_linear and codec_qkv.
 struct LinearTile {
   LinearTile(const GpuPanels& w, int columns)
-      : splits(splits_for(std::int64_t{w.panels()} * count(columns, 2), w.octets())),
+      : splits(splits_for(std::int64_t{w.panels()} * count(columns, 2), w.octets(), 1024)),
         groups_x(count(w.panels(), kMaxSimdgroups / splits)),
         groups_y(count(columns, 2)) {}
   int splits;
@@ -41,7 +40,7 @@ struct ConvTile {
     positions = rows <= 2 ? 2 : 8;
     const std::int64_t rows_of_sums = count(rows, positions);
     outputs = rows > 2 && w.outputs > 8 && rows_of_sums * count(w.outputs, 32) >= kMany ? 32 : 8;
-    splits = splits_for(rows_of_sums * count(w.outputs, outputs), w.octets());
+    splits = splits_for(rows_of_sums * count(w.outputs, outputs), w.octets(), 4096);
     sets = std::min(std::max(1, kMaxSimdgroups / 2 / splits), int32(count(w.outputs, outputs)));
   }
   int positions, outputs, splits, sets;
