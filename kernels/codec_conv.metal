@@ -112,44 +112,50 @@ template <int P, int O>
   float sums[P];
   for (int m = 0; m < P; m++) sums[m] = 0.0f;
   int fill = 0;
-  uint4 ahead[kOctets];
-  float values[kStaged / 32];
-  constexpr int kStep = kChunk / 8;
-  // A chunk is asked for while the one before it is computed.
-#pragma unroll 1
-  for (int chunk = begin; chunk < end + kStep; chunk += kStep) {
-    uint4 current[kOctets];
-    if (chunk != begin) {
+  // Four values of a position at a time, where they cannot be in two groups.
+  const bool by_four = (p.width | p.row_stride | p.group_stride | (p.replicate > 0 ? p.columns_in : 0)) % 4 == 0;
+  for (int chunk = begin; chunk < end; chunk += kChunk / 8) {
+    // All that the chunk needs is asked for before any of it is waited for.
+    uint4 ahead[kOctets];
+    for (int u = 0; u < kOctets; u++) ahead[u] = w[size_t(min(chunk + share + u * kSharing, end - 1)) * 8];
+    if (chunk == begin) {
+      AWAIT_INPUTS();
+      if (p.replicate > 0 && is_first[0] != 0) fill = p.replicate * p.columns_in;
+    } else {
       simdgroup_barrier(mem_flags::mem_threadgroup);
-      for (int u = 0; u < kStaged / 32; u++) mine[u * 32 + int(lane)] = values[u];
-      simdgroup_barrier(mem_flags::mem_threadgroup);
-      for (int u = 0; u < kOctets; u++) current[u] = ahead[u];
     }
-    if (chunk < end) {
-      for (int u = 0; u < kOctets; u++) ahead[u] = w[size_t(min(chunk + share + u * kSharing, end - 1)) * 8];
-      if (chunk == begin) {
-        AWAIT_INPUTS();
-        fill = p.replicate > 0 && is_first[0] != 0 ? p.replicate * p.columns_in : 0;
+    if (by_four) {
+      float4 values[kStaged / 128];
+      for (int u = 0; u < kStaged / 128; u++) {
+        const int i = u * 32 + int(lane);
+        const int m = first + i / (kChunk / 4);
+        const int octet = chunk + i % (kChunk / 4) / 2;
+        const int group = p.groups == 1 ? 0 : octet / in_group;
+        const int j = (octet - group * in_group) * 8 + i % 2 * 4;
+        int at = m * p.row_stride + group * p.group_stride + j;
+        if (at < fill) at = fill + at % p.columns_in;
+        values[u] = float4(0.0f);
+        if (m < p.count && octet < end && j < p.width) values[u] = *(device const float4*)(window + at);
       }
+      for (int u = 0; u < kStaged / 128; u++) ((threadgroup float4*)mine)[u * 32 + int(lane)] = values[u];
+    } else {
+#pragma unroll 4
       for (int u = 0; u < kStaged / 32; u++) {
         const int i = u * 32 + int(lane);
         const int m = first + i / kChunk;
         const int octet = chunk + i % kChunk / 8;
         const int group = p.groups == 1 ? 0 : octet / in_group;
         const int j = (octet - group * in_group) * 8 + i % 8;
-        values[u] = 0.0f;
-        if (m < p.count && octet < end && j < p.width) {
-          int at = m * p.row_stride + group * p.group_stride + j;
-          if (at < fill) at = fill + at % p.columns_in;
-          values[u] = window[at];
-        }
+        int at = m * p.row_stride + group * p.group_stride + j;
+        if (at < fill) at = fill + at % p.columns_in;
+        mine[i] = m < p.count && octet < end && j < p.width ? window[at] : 0.0f;
       }
     }
-    if (chunk == begin) continue;
+    simdgroup_barrier(mem_flags::mem_threadgroup);
     // Beyond the end, x is 0.
     for (int u = 0; u < kOctets; u++) {
       float weight[8];
-      unpack8(current[u], weight);
+      unpack8(ahead[u], weight);
       threadgroup const float4* x = (threadgroup const float4*)(mine + (share + u * kSharing) * 8);
       for (int m = 0; m < P; m++) sums[m] = dot8(weight, x[m * kChunk / 4], x[m * kChunk / 4 + 1], sums[m]);
     }

@@ -40,7 +40,7 @@ struct ConvTile {
     positions = rows <= 2 ? 2 : 8;
     const std::int64_t rows_of_sums = count(rows, positions);
     outputs = rows > 2 && w.outputs > 8 && rows_of_sums * count(w.outputs, 32) >= kMany ? 32 : 8;
-    splits = splits_for(rows_of_sums * count(w.outputs, outputs), w.octets(), 4096);
+    splits = splits_for(rows_of_sums * count(w.outputs, outputs), w.octets(), positions == 2 ? 4096 : 1024);
     sets = std::min(std::max(1, kMaxSimdgroups / 2 / splits), int32(count(w.outputs, outputs)));
   }
   int positions, outputs, splits, sets;
