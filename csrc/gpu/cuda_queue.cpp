@@ -101,47 +101,74 @@ struct Stretch {
   }
 };
 
-/// A queue's graph as it grows: nodes without a barrier between them depend on all before the last barrier.
+/// A queue's graph as it grows: nodes without a barrier between them depend on all before the last barrier of their
+/// lane.
 ///
 /// From one kernel to the next alone the edge may be programmatic. A kernel that waits does so before it touches
 /// memory, so it ends after the kernel before it has ended, and that one likewise: whoever waits for it waits for all
-/// before. Where lists branch, and at copies, edges are plain.
+/// before. Where lists branch or join, and at copies, edges are plain.
 class GraphBuilder {
  public:
   GraphBuilder(Gpu& gpu, Graph graph, bool overlap) : gpu_(gpu), graph_(graph), overlap_(overlap) {}
 
-  void barrier() {
-    if (now_.empty()) return;
-    before_ = std::move(now_);
-    now_.clear();
-    before_is_kernel_ = now_is_kernel_;
-  }
-  /// `waits`: the kernel does so by itself; `alone`: nothing else comes before the next barrier.
-  GraphNode add(const KernelNode& node, bool waits, bool alone) {
-    const bool early = overlap_ && waits && alone && now_.empty() && before_is_kernel_ && before_.size() == 1;
-    GraphNode out = nullptr;
-    gpu_.driver.check(gpu_.driver.graph_add_kernel(&out, graph_, before_.data(), early ? 0 : before_.size(), &node),
-                      "record");
-    if (early) {
-      gpu_.driver.check(gpu_.driver.graph_add_edges(graph_, before_.data(), &out, &kProgrammaticEdge, 1), "record");
+  void barrier() { lanes_[lane_].barrier(); }
+  void go_to_lane(int lane) {
+    const int from = std::exchange(lane_, lane);
+    if (from == lane) return;
+    Lane& main = lanes_[0];
+    if (from == 0) {
+      main.barrier();
+      lanes_[1] = lanes_[2] = {.before = main.before};
+    } else if (lane == 0) {
+      std::vector<GraphNode> ends;
+      for (Lane* side : {&lanes_[1], &lanes_[2]}) {
+        side->barrier();
+        if (side->before != main.before) ends.insert(ends.end(), side->before.begin(), side->before.end());
+      }
+      main = {.before = std::move(ends)};
     }
-    now_is_kernel_ = true;
-    return now_.emplace_back(out);
+  }
+  /// `waits`: the kernel does so by itself; `alone`: nothing else comes before the next barrier of the lane.
+  GraphNode add(const KernelNode& node, bool waits, bool alone) {
+    Lane& lane = lanes_[lane_];
+    const bool early = overlap_ && waits && alone && lane.now.empty() && lane.after_kernel && lane.before.size() == 1;
+    GraphNode out = nullptr;
+    gpu_.driver.check(
+        gpu_.driver.graph_add_kernel(&out, graph_, lane.before.data(), early ? 0 : lane.before.size(), &node),
+        "record");
+    if (early) {
+      gpu_.driver.check(gpu_.driver.graph_add_edges(graph_, lane.before.data(), &out, &kProgrammaticEdge, 1), "record");
+    }
+    lane.kernel_now = true;
+    return lane.now.emplace_back(out);
   }
   void add(const Copy& copy) {
+    Lane& lane = lanes_[lane_];
     GraphNode out = nullptr;
-    gpu_.driver.check(gpu_.driver.graph_add_copy(&out, graph_, before_.data(), before_.size(), &copy, gpu_.context),
-                      "record");
-    now_is_kernel_ = false;
-    now_.push_back(out);
+    gpu_.driver.check(
+        gpu_.driver.graph_add_copy(&out, graph_, lane.before.data(), lane.before.size(), &copy, gpu_.context),
+        "record");
+    lane.now.push_back(out);
   }
 
  private:
+  struct Lane {
+    std::vector<GraphNode> before = {}, now = {};
+    bool after_kernel = false;  // `before` are kernels of this lane, `now` are kernels
+    bool kernel_now = false;
+
+    void barrier() {
+      if (now.empty()) return;
+      before = std::exchange(now, {});
+      after_kernel = std::exchange(kernel_now, false);
+    }
+  };
+
   Gpu& gpu_;
   Graph graph_;
   bool overlap_;
-  std::vector<GraphNode> before_, now_;
-  bool before_is_kernel_ = false, now_is_kernel_ = false;  // all of them
+  Lane lanes_[3];
+  int lane_ = 0;
 };
 
 Copy copy_in(const Twin& twin, Stretch part) {
@@ -375,11 +402,14 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
       if (a.memory == nullptr) launch.of_state.emplace_back(launch.buffers.size(), a.offset);
       launch.buffers.push_back(a.memory == nullptr ? 0 : address(a.memory->base + a.offset));
     }
+    builder.go_to_lane(d.lane);
     if (d.barrier) builder.barrier();
-    const bool alone = i + 1 == dispatches.size() || dispatches[i + 1].barrier;
+    const bool alone =
+        i + 1 == dispatches.size() || dispatches[i + 1].barrier || dispatches[i + 1].lane != dispatches[i].lane;
     launch.in_graph = builder.add(*launch.prepared(), kernel.waits, alone);
     if (!launch.of_state.empty()) list->stateful.push_back(std::move(launch));
   }
+  builder.go_to_lane(0);
   builder.barrier();
   for (const auto& [twin, part] : out) builder.add(copy_out(*twin, part));
 

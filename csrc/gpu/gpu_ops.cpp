@@ -79,11 +79,20 @@ ops::Place GpuOps::angles(ops::Place at, int columns, int head_dim, float max_pe
 }
 
 ops::Place GpuOps::scratch(std::size_t bytes) {
-  for (const auto& memory : scratch_) {
-    if (memory->bytes == bytes) return {memory.get(), 0};
-  }
-  scratch_.push_back(queue_->allocate(bytes, ops::Use::kScratch));
-  return {scratch_.back().get(), 0};
+  auto& memory = scratch_[{bytes, recorder_.lane()}];
+  if (memory == nullptr) memory = queue_->allocate(bytes, ops::Use::kScratch);
+  return {memory.get(), 0};
+}
+
+void GpuOps::together(const std::function<void()>& one, const std::function<void()>& other) {
+  flush();
+  recorder_.begin_lane(1);
+  one();
+  flush();
+  recorder_.begin_lane(2);
+  other();
+  flush();
+  recorder_.begin_lane(0);
 }
 
 void GpuOps::select(int n, ops::Place given, ops::Place which, ops::Place made, int made_count, ops::Place out) {

@@ -38,6 +38,7 @@ class GpuOps : public ops::Ops {
 
   void run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) override;
 
+  void together(const std::function<void()>& one, const std::function<void()>& other) override;
   void select(int n, ops::Place given, ops::Place which, ops::Place made, int count, ops::Place out) override;
   void embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) override;
   void project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) override;
@@ -78,7 +79,7 @@ class GpuOps : public ops::Ops {
   };
 
   ops::Place angles(ops::Place at, int columns, int head_dim, float max_period);
-  /// Memory between two dispatches of one operation; the same for all of a size.
+  /// Memory between two dispatches of one operation; the same for all of a size in a lane.
   ops::Place scratch(std::size_t bytes);
   /// Dispatches all that waits.
   void flush();
@@ -95,7 +96,7 @@ class GpuOps : public ops::Ops {
   std::unique_ptr<Waiting> waiting_;
   friend class GpuCodec;  // the rest of it
   std::unique_ptr<GpuCodec> codec_;
-  std::vector<std::unique_ptr<ops::Memory>> scratch_;
+  std::map<std::pair<std::size_t, int>, std::unique_ptr<ops::Memory>> scratch_;  // by bytes and lane
   std::uint64_t calls_ = 0;
 };
 

@@ -34,6 +34,10 @@ struct Dispatch {
   std::uint32_t groups[3] = {1, 1, 1};  // threadgroups in the grid
   std::uint32_t threads = 32;           // in a threadgroup, a multiple of 32, at most 1024
   bool barrier = false;                 // what was dispatched before must be visible to this one
+  // Stretches of lanes 1 and 2 may run at the same time, each after the lane 0 before them and before the lane 0 after
+  // them; barriers order a lane's own dispatches. All of it in the order of the list is right as well: where the lane
+  // changes there is a barrier.
+  int lane = 0;
 };
 
 /// Dispatches in the form in which a device repeats them fastest.

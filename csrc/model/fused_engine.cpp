@@ -51,6 +51,9 @@ class FusedEngine : public Engine {
   void put_question(FusedState& state, const FrameInput& input, const SamplingOptions& sampling);
   void temporal_step(const FusedState& state, ops::Place draws);
   void depformer_step(ops::Place draws);
+  /// Whether what a frame hears matters to what it draws: the user's rows are among those that are drawn, or rather
+  /// given. It reaches the columns that are embedded in later frames only.
+  bool draws_depend_on_user() const { return depformer_.steps() > config_.codebooks(); }
   /// The draws with what the encoder has heard.
   ops::Place resolved_draws();
   FrameTokens tokens() const { return {tokens_.data(), tokens_.data() + tokens_.size()}; }
@@ -207,8 +210,7 @@ FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const
 }
 
 ops::Place FusedEngine::resolved_draws() {
-  // Without the user's rows none of them is a code that was heard.
-  if (depformer_.steps() <= config_.codebooks()) return draws_.at();
+  if (!draws_depend_on_user()) return draws_.at();
   ops_->select(static_cast<int>(heard_.size()), draws_.at(), heard_.at(), user_codes_.at(), config_.codebooks(),
                resolved_draws_.at());
   return resolved_draws_.at();
@@ -228,10 +230,18 @@ FrameOutput FusedEngine::frame(EngineState& engine_state, std::span<const float>
   }
   mimi_decoder_.put(state.decoder);
   ops_->run({"frame"}, state.block.get(), [&] {
-    call_all(mimi_encoder_.stages(state.encoder, user_codes_.at()));
-    const ops::Place draws = resolved_draws();
-    temporal_step(state, draws);
-    depformer_step(draws);
+    const auto hear = [&] { call_all(mimi_encoder_.stages(state.encoder, user_codes_.at())); };
+    const auto think = [&] {
+      const ops::Place draws = resolved_draws();
+      temporal_step(state, draws);
+      depformer_step(draws);
+    };
+    if (draws_depend_on_user()) {
+      hear();
+      think();
+    } else {
+      ops_->together(hear, think);
+    }
     call_all(mimi_decoder_.stages(state.decoder, {agent_codes_.at(), tokens_.at(), 1 + depformer_.steps()}, pcm_.at()));
   });
   return {user_codes(), tokens(), this->pcm()};

@@ -172,6 +172,13 @@ class Ops {
   /// a program's first run, and repeat them without another call of calls(). Runs of several threads take turns.
   virtual void run(const Program& program, const Memory* state, const std::function<void()>& calls) = 0;
 
+  /// Calls both, within a run. Neither uses what the other makes, so a device may do them at the same time. Not within
+  /// each other.
+  virtual void together(const std::function<void()>& one, const std::function<void()>& other) {
+    one();
+    other();
+  }
+
   /// out[i] = which[i] < 0 ? given[i] : made[which[i]], n words of 32 bits, `which` int32; `made` has `count` of them.
   /// Without `which`, a copy. This is how what one part of a frame makes comes to stand among what the host gives to
   /// another.

@@ -85,6 +85,7 @@ class RecordingQueue final : public Queue {
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (const Dispatch& d : dispatches) check(d);
     check_barriers(dispatches);
+    check_lanes(dispatches);
     check_scratch(dispatches);
     std::vector<std::string>& names = lists_.emplace_back();
     for (const Dispatch& d : dispatches) names.push_back(d.kernel->name);
@@ -139,6 +140,25 @@ class RecordingQueue final : public Queue {
         }
       }
       touched.insert(touched.end(), d.arguments.begin(), d.arguments.end());
+    }
+  }
+
+  /// Lanes 1 and 2 come once at most, begin with barriers, and have nothing to do with each other. (The recorder itself
+  /// looks at what is reached through addresses.)
+  static void check_lanes(const std::vector<Dispatch>& dispatches) {
+    for (std::size_t i = 1; i < dispatches.size(); ++i) {
+      if (dispatches[i].lane != dispatches[i - 1].lane) CHECK(dispatches[i].barrier);
+    }
+    for (const Dispatch& one : dispatches) {
+      for (const Dispatch& other : dispatches) {
+        if (one.lane != 1 || other.lane != 2) continue;
+        for (const Argument& a : one.arguments) {
+          for (const Argument& b : other.arguments) {
+            const bool flows = overlap(a, b) && (a.written || b.written);
+            if (flows) FAIL_CHECK(one.kernel->name << " and " << other.kernel->name << " share memory");
+          }
+        }
+      }
     }
   }
 

@@ -259,6 +259,34 @@ TEST_CASE("cuda: a kernel that waits by itself starts early after another one, w
   CHECK(nodes(waits) == plain);
 }
 
+TEST_CASE("cuda: lanes are branches of the graph") {
+  FakeCuda& fake = fresh();
+  CudaOptions o = options();
+  o.sources[0].text = "asm griddepcontrol.wait";
+  const auto queue = make_cuda_queue(o);
+  const auto x = queue->allocate(16, ops::Use::kInput);
+  const auto y = queue->allocate(16, ops::Use::kOutput);
+  const auto in_lane = [&](int lane) {
+    Dispatch d = add(*queue, all(x), all(y), 4, 1);
+    d.lane = lane;
+    return d;
+  };
+  const auto nodes = [&](const std::vector<int>& lanes) {
+    std::vector<Dispatch> dispatches;
+    for (const int lane : lanes) dispatches.push_back(in_lane(lane));
+    queue->record(dispatches);
+    std::vector<std::string> out;
+    for (const std::string& node : fake.nodes) out.push_back(node.substr(node.find("after")));
+    return out;
+  };
+  CHECK(nodes({0, 1, 1, 2, 2, 2, 0, 0}) == std::vector<std::string>{"after", "after 0", "after 1", "after early 2",
+                                                                    "after 1", "after early 4", "after early 5",
+                                                                    "after 3 6", "after early 7", "after 8"});
+  CHECK(nodes({1, 2}) == std::vector<std::string>{"after", "after 0", "after 0", "after 1 2"});
+  CHECK(nodes({1, 1, 0}) == std::vector<std::string>{"after", "after 0", "after early 1", "after 2", "after 3"});
+  CHECK(nodes({0, 2, 0}) == std::vector<std::string>{"after", "after 0", "after 1", "after 2", "after 3"});
+}
+
 TEST_CASE("cuda: a list may outlive its queue, and memory may") {
   FakeCuda& fake = fresh();
   {

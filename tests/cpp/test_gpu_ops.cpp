@@ -217,6 +217,25 @@ TEST_CASE("gpu: x of an attention is whole for everyone but the layer's own prod
   }
 }
 
+TEST_CASE("gpu: what is called together has nothing to do with each other") {
+  Layer layer;
+  const ops::Place one = layer.place(16), other = layer.place(16), third = layer.place(16);
+  const auto copy = [&](ops::Place from, ops::Place to) { layer.ops.select(16, from, {}, {}, 0, to); };
+  const auto names = layer.run([&] {
+    copy(one, other);
+    layer.ops.together([&] { copy(other, one); }, [&] { copy(other, third); });
+    copy(one, third);
+  });
+  CHECK(names.size() == 4);
+  CHECK_THROWS_AS(layer.run([&] { layer.ops.together([&] { copy(one, other); }, [&] { copy(other, third); }); }),
+                  std::logic_error);
+  CHECK_THROWS_AS(layer.run([&] { layer.ops.together([&] { copy(one, other); }, [&] { copy(third, one); }); }),
+                  std::logic_error);
+  CHECK_THROWS_AS(layer.run([&] { layer.ops.together([&] { layer.attend(); }, [&] { copy(one, layer.seen); }); }),
+                  std::logic_error);
+  CHECK(layer.run([&] { copy(one, third); }).size() == 1);
+}
+
 TEST_CASE("gpu: windows carry before they are used again, and once at the end") {
   Bench bench;
   const Conv three{Bench::ones({8, 8, 3}), {}};
