@@ -21,8 +21,9 @@ struct Tile {
   const char* name = "";
   int rows = 1;  // of a simdgroup
   int simdgroups = 8;
-  int split = 1;   // simdgroups that share a row
-  int passes = 1;  // times that a threadgroup goes through x
+  int split = 1;    // simdgroups that share a row
+  int passes = 1;   // times that a threadgroup goes through x
+  int columns = 8;  // of a threadgroup
 
   std::int64_t slots() const { return std::int64_t{simdgroups} / split * rows; }
   std::uint32_t groups(std::int64_t n) const { return count(n, slots() * passes); }
@@ -45,17 +46,37 @@ Tile tile_for(const GpuMatrix& m, int columns) {
   return {"r2_c1", 2, 8, long_rows ? 4 : 1, 1};
 }
 
-/// The tile on tensor cores (kernels/cuda) for a product of this kind, where the GPU has it: `whole`, slots that a
-/// threadgroup must have a multiple of.
+/// The tile on tensor cores (kernels/cuda) for a product of this kind, where the GPU has it and the matrix is one for
+/// it. `whole`: slots that a threadgroup must have a multiple of.
 std::optional<Tile> mma_tile(const Queue& queue, const std::string& kernel, const GpuMatrix& m, int columns,
                              int whole = 1) {
-  if (columns > 1 || !queue.has(kernel + "_" + m.format() + "_mma_c1")) return {};
-  constexpr int kRows = 16;
+  constexpr int kRows = 16, kMostWarps = 16;
+  const int step = 8 * 128 / m.bits;  // values of K that a warp takes at once
+  Tile tile{columns == 1 ? "mma_c1" : columns <= 8 ? "mma_c8" : "mma_c32", kRows};
+  if (m.k % (step / 2) != 0 || (m.bits != 16 && m.group_shift != 6) ||
+      !queue.has(kernel + "_" + m.format() + "_" + tile.name)) {
+    return {};
+  }
   const int cores = std::max(1, queue.cores());
-  Tile tile{"mma_c1", kRows, 8, 8, 1};
-  const std::int64_t tiles = (m.n + kRows - 1) / kRows;
-  tile.passes = static_cast<int>((tiles + cores - 1) / cores);
-  while (tile.passes * kRows % whole != 0) ++tile.passes;
+  const auto steps = static_cast<int>((m.k + step - 1) / step), rows = static_cast<int>((m.n + kRows - 1) / kRows);
+  const auto shared_out = [&](int groups) {  // of `rows`, in multiples of what is whole
+    int tiles = (rows + groups - 1) / groups;
+    while (tiles * kRows % whole != 0) ++tiles;
+    return tiles;
+  };
+  if (columns == 1) {
+    tile.split = std::min(steps, rows <= cores ? kMostWarps : 8);
+    const int at_once = whole == 1 ? std::max(1, 8 / tile.split) : 1;
+    tile.simdgroups = at_once * tile.split;
+    tile.passes = shared_out(2 * cores * at_once);
+    return tile;
+  }
+  const int tiles = std::min(shared_out(cores), whole == 1 ? kMostWarps : rows);
+  tile.columns = columns <= 8 ? 8 : 32;
+  if (tiles > kMostWarps) return {};
+  const int chunk_steps = 16384 / tile.columns / step;
+  tile.split = std::clamp(std::min(kMostWarps / tiles, chunk_steps), 1, 8);
+  tile.simdgroups = tiles * tile.split;
   return tile;
 }
 
@@ -105,7 +126,10 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
   if (of_waiting && columns == 1 && how.epilogue == ops::Epilogue::kAdd && how.norm.weight == nullptr) {
     const Waiting& a = *waiting_;
     Tile tile{"r2_c1", 2, 8, 1, 1};
-    if (queue_->has(std::string("attend_project_") + m.format() + "_mma_c1")) tile = {"mma_c1", 16, 8, 8, 1};
+    if (const auto mma = mma_tile(*queue_, "attend_project", m, 1)) {
+      tile = *mma;
+      tile.passes = 1;
+    }
     recorder_.add(std::string("attend_project_") + m.format() + "_" + tile.name,
                   {reads(a.q, floats(m.k)), columns_at(a.at, 1), page_table(a.ring), weight(m.words, m.word_bytes),
                    weight(m.scales, m.scale_bytes), weight(m.biases, m.scale_bytes), writes(y, floats(m.n))},
@@ -129,7 +153,7 @@ void GpuOps::project(const ops::Weight& w, ops::Place x, int columns, const ops:
                  writes(y, floats(columns * out))},
                 ProductParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, tile.passes,
                               static_cast<std::int32_t>(how.epilogue), norm == nullptr ? 0 : 1},
-                {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads());
+                {tile.groups(m.n), count(columns, tile.columns)}, tile.threads());
 }
 
 void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const ops::Norm& norm, float max_period,
@@ -154,7 +178,7 @@ void GpuOps::project_qkv(const ops::Weight& w, ops::Place x, int columns, const 
                  writes(q, floats(std::int64_t{columns} * ring.heads * ring.head_dim))},
                 QkvParams{int32(m.n), int32(m.k), columns, m.group_shift, tile.split, tile.passes, 1, ring.heads,
                           ring.head_dim, rotary ? 1 : 0, ring.bits, static_cast<std::uint32_t>(ring.offset)},
-                {tile.groups(m.n), columns == 1 ? 1U : count(columns, 8)}, tile.threads(), {pages(ring, true)});
+                {tile.groups(m.n), count(columns, tile.columns)}, tile.threads(), {pages(ring, true)});
 }
 
 void GpuOps::attend(ops::Place q, const ops::Ring& ring, ops::Place at, int columns, ops::Place out) {

@@ -5,59 +5,48 @@
 // passes; `split` warps share a row's K. One threadgroup a multiprocessor, with as many passes as that takes, is about
 // right: x is staged once for all.
 //
+// K is a multiple of 4 blocks (128 values of 4 bits, 64 of 8, 32 bfloats), groups are of 64 values.
+//
 // How: each lane's dot products of its own blocks of W with x come out of the tensor core apart from all others,
 // because operand B has x in the columns 2 t and 2 t + 1 for the blocks of the lanes t, and zeros elsewhere: what
-// lands in a lane's accumulators is what its own blocks give. So each applies scale and bias of its own group. The two
+// lands in a lane's accumulators is what its own blocks give. So scale and bias of each group can be applied. The two
 // columns are x rounded to bfloat and what that leaves, so that x is exact to 16 bits. A quantized value q is the
 // bfloat 128 + q, or with 8 bits two of them (each of a nibble); what the 128 add is -128 times the sum of x in the
 // block, staged with x.
 //
 // A warp fetches its units AHEAD units before it uses them, the first ones before anything else is done or known: memory
-// must have some 40 KB in flight on every multiprocessor to be read at full speed.
+// must have some 40 KB in flight on every multiprocessor to be read at full speed. Where a kernel may start while the
+// one before it still runs, more of its weights go to the L2 cache meanwhile: memory has no rest between two kernels.
 #include "lm_weights.cuh"
+#include "lm_results.cuh"
 
-constexpr int CHUNK = 6144;      // staged values of x, a multiple of 16 steps of any format
+constexpr int CHUNK = 6144;      // staged values of x
 constexpr int PARTIALS = 4096;   // results of warps, before those that share a row are added
 constexpr int MAX_WARPS = 16;
-
-struct ProductParams {
-  int n, k, columns, group_shift, split, passes, epilogue, norm;
-};
-
-struct QkvParams {
-  int n, k, columns, group_shift, split, passes, norm, heads, head_dim, rotary, kv_bits;
-  u32 offset;
-};
+constexpr u32 TO_L2 = 16 << 20;  // bytes of weights that all threadgroups together fetch ahead
 
 struct AttendProjectParams {
   int n, k, group_shift, split, heads, head_dim, slots;
   u32 offset;
 };
 
-struct Column {
-  long long position, first_visible;
-  int kv_slot, unused;
-};
-
-/// x of a block: rounded, then the rest.
-template <int BITS>
-constexpr int STAGED_BLOCK = 4 * BLOCK<BITS>;  // bytes
-
 template <int BITS>
 struct Shared {
-  uint4 x[CHUNK * 4 / 16];
-  uint4 zeros[8];  // read at one of its halves' 16 bytes, so that banks differ from those of x
-  float sums[BITS == 16 ? 1 : CHUNK / BLOCK<BITS>];
+  uint4 x[CHUNK * 4 / 16];  // of every block, rounded, then the rest
+  uint4 zeros[24];          // read from the third on, so that banks differ from those of x
+  float sums[CHUNK / GROUP];
   float partials[PARTIALS];
   float squares[MAX_WARPS];
 };
 
-/// x from k0 on, `count` values of it (zeros beyond K), times the norm's weight. Of each block the sum.
+/// x from k0 on, `count` values of it (zeros beyond K), times the norm's weight, and the sums of
+/// its groups. Returns the sum of squares of what the thread has staged.
 template <int BITS>
-__device__ __forceinline__ void stage(const float* x, const float* norm, int k, int k0, int count,
-                                      const float* early_norm, float* square, Shared<BITS>& s) {
+__device__ __forceinline__ float stage(const float* x, const float* norm, int k, int k0, int count,
+                                       const float* early_norm, Shared<BITS>& s) {
   constexpr int PER_BLOCK = BLOCK<BITS> / 8;
   const int threads = int(blockDim.x);
+  float square = 0.0f;
   for (int first = 0; first < count / 8; first += threads) {
     const int i = first + int(threadIdx.x);
     const int at = k0 + 8 * i;
@@ -77,7 +66,7 @@ __device__ __forceinline__ void stage(const float* x, const float* norm, int k, 
         }
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-          *square += v[j] * v[j];
+          square += v[j] * v[j];
           v[j] *= factor[j];
         }
       }
@@ -94,54 +83,82 @@ __device__ __forceinline__ void stage(const float* x, const float* norm, int k, 
     }
     if (BITS != 16) {
 #pragma unroll
-      for (int mask = 1; mask < PER_BLOCK; mask *= 2) sum += __shfl_xor_sync(WARP, sum, mask);
+      for (int mask = 1; mask < GROUP / 8; mask *= 2) sum += __shfl_xor_sync(WARP, sum, mask);
     }
     if (i < count / 8) {
       uint4* to = s.x + i / PER_BLOCK * (2 * PER_BLOCK) + i % PER_BLOCK;
       to[0] = make_uint4(rounded[0], rounded[1], rounded[2], rounded[3]);
       to[PER_BLOCK] = make_uint4(rest[0], rest[1], rest[2], rest[3]);
-      if (BITS != 16 && i % PER_BLOCK == 0) s.sums[i / PER_BLOCK] = sum;
+      if (BITS != 16 && i % (GROUP / 8) == 0) s.sums[i / (GROUP / 8)] = sum;
     }
   }
+  return square;
 }
 
-/// total[r] += the lane's blocks of row r times x, of which `b` is the lane's operand B.
+/// What a lane has of a pass: of row g with an even t, of row g + 8 with an odd one; bfloats: of both.
+struct Total {
+  float v[2] = {0.0f, 0.0f};
+
+  /// In lanes 0 and 1 of four what all have of rows g and g + 8.
+  template <int BITS>
+  __device__ __forceinline__ float sum() const {
+    float out = BITS == 16 ? rows_apart(v[0], v[1]) : v[0];
+    return out + __shfl_xor_sync(WARP, out, 2);
+  }
+  /// Of row g in lanes of an even t, of row g + 8 in those of an odd one, the sum of both lanes'.
+  static __device__ __forceinline__ float rows_apart(float first, float second) {
+    const bool odd = threadIdx.x % 2 != 0;
+    return (odd ? second : first) + __shfl_xor_sync(WARP, odd ? first : second, 1);
+  }
+};
+
+/// total += the lane's blocks times x, of which `b` is the lane's operand B and `sums` has the groups'.
 template <int BITS, bool HALF>
-__device__ __forceinline__ void multiply(const Unit& unit, const uint4* b, float sum, u32 of_128, float* total) {
-  float c[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+__device__ __forceinline__ void multiply(const Unit& unit, const uint4* b, const float* sums, u32 of_128,
+                                         Total& total) {
+  constexpr int PER_BLOCK = BLOCK<BITS> / 8;
+  float c[2][4] = {};  // 4 bits: of both blocks; 8: of lower and upper halves of values
 #pragma unroll
-  for (int i = 0; i < (BITS == 4 ? 4 : BITS == 8 ? 2 : 1); i++) {
-    const uint4 x = b[i];
-    if (BITS == 4) {
-      const u32 p = word_of(unit.words[0], i), q = word_of(unit.words[1], i);
-      float* to = i % 2 == 0 ? c : d;
-      mma(to, nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), x.x, x.y);
-      mma(to, nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), nibbles(p >> 12, of_128), nibbles(q >> 12, of_128), x.z, x.w);
-    } else if (BITS == 8) {
+  for (int j = 0; j < 2; j++) {
 #pragma unroll
-      for (int j = 0; j < 2; j++) {
-        const u32 p = word_of(unit.words[0], 2 * i + j), q = word_of(unit.words[1], 2 * i + j);
-        const u32 b0 = j == 0 ? x.x : x.z, b1 = j == 0 ? x.y : x.w;
-        mma(c, nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), b0, b1);
-        mma(d, nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), nibbles(p >> 12, of_128), nibbles(q >> 12, of_128), b0, b1);
+    for (int i = 0; i < PER_BLOCK; i++) {
+      const uint4 x = b[j * 4 * PER_BLOCK + i];
+      if (BITS == 4) {
+        const u32 p = word_of(unit.words[0][j], i), q = word_of(unit.words[1][j], i);
+        mma(c[j], nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), x.x, x.y);
+        mma(c[j], nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), nibbles(p >> 12, of_128),
+            nibbles(q >> 12, of_128), x.z, x.w);
+      } else if (BITS == 8) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const u32 p = word_of(unit.words[0][j], 2 * i + half), q = word_of(unit.words[1][j], 2 * i + half);
+          const u32 b0 = half == 0 ? x.x : x.z, b1 = half == 0 ? x.y : x.w;
+          mma(c[0], nibbles(p, of_128), nibbles(q, of_128), nibbles(p >> 8, of_128), nibbles(q >> 8, of_128), b0, b1);
+          mma(c[1], nibbles(p >> 4, of_128), nibbles(q >> 4, of_128), nibbles(p >> 12, of_128),
+              nibbles(q >> 12, of_128), b0, b1);
+        }
+      } else {
+        const uint4 p = unit.words[0][j], q = unit.words[1][j];
+        mma(c[0], p.x, q.x, p.y, q.y, x.x, x.y);
+        mma(c[1], p.z, q.z, p.w, q.w, x.z, x.w);
       }
-    } else {
-      mma(c, unit.words[0].x, unit.words[1].x, unit.words[0].y, unit.words[1].y, x.x, x.y);
-      mma(d, unit.words[0].z, unit.words[1].z, unit.words[0].w, unit.words[1].w, x.z, x.w);
     }
   }
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const float low = c[2 * r] + c[2 * r + 1];
-    const float high = d[2 * r] + d[2 * r + 1];
-    if (BITS == 16) {
-      total[r] += low + high;
-    } else {
-      const float excess = BITS == 4 ? 128.0f : 2176.0f;  // 8 bits: 128 + 16 * 128
-      const float dot = (BITS == 4 ? low + high : low + 16.0f * high) - excess * sum;
-      total[r] += from16<HALF>(unit.scales[r]) * dot + from16<HALF>(unit.biases[r]) * sum;
-    }
+  if (BITS == 4) {
+    const float2 sum = *(const float2*)sums;
+    const float first = Total::rows_apart(c[0][0] + c[0][1], c[0][2] + c[0][3]) - 128.0f * sum.x;
+    const float second = Total::rows_apart(c[1][0] + c[1][1], c[1][2] + c[1][3]) - 128.0f * sum.y;
+    total.v[0] += from16<HALF>(u16(unit.scales)) * first + from16<HALF>(u16(unit.biases)) * sum.x;
+    total.v[0] += from16<HALF>(u16(unit.scales >> 16)) * second + from16<HALF>(u16(unit.biases >> 16)) * sum.y;
+  } else if (BITS == 8) {
+    // 128 of the lower half, and 16 times that of the upper one.
+    const float dot = Total::rows_apart((c[0][0] + c[0][1]) + 16.0f * (c[1][0] + c[1][1]),
+                                        (c[0][2] + c[0][3]) + 16.0f * (c[1][2] + c[1][3])) -
+                      2176.0f * *sums;
+    total.v[0] += from16<HALF>(u16(unit.scales)) * dot + from16<HALF>(u16(unit.biases)) * *sums;
+  } else {
+    total.v[0] += (c[0][0] + c[0][1]) + (c[1][0] + c[1][1]);
+    total.v[1] += (c[0][2] + c[0][3]) + (c[1][2] + c[1][3]);
   }
 }
 
@@ -162,6 +179,9 @@ struct Share {
 
 /// The way of a warp through its units: chunks of x, in each all passes of a round, in each every split-th step. In a
 /// chunk all warps have as many, some of which are beyond K; it ends at a multiple of AHEAD.
+/// The first of a lane's blocks in a unit.
+__device__ __forceinline__ int first_of(int t) { return t / 2 * 4 + t % 2; }
+
 template <int BITS>
 struct Walk {
   int steps, chunk_steps, split, part, passes;
@@ -202,12 +222,12 @@ struct Fetcher {
     units = count * walk.passes;
     end = (units + AHEAD - 1) / AHEAD * AHEAD;
     rows.set(m, first_slot);
-    block = first_block = walk.step() * 4 + int(threadIdx.x) % 4;
+    block = first_block = walk.step() * 8 + first_of(int(threadIdx.x) % 4);
   }
   /// The next unit, if there is one.
   __device__ __forceinline__ void next(Unit& unit) {
     rows.fetch(m, block, walk.unit < units, unit);
-    block += 4 * walk.split;
+    block += 8 * walk.split;
     if (++walk.i == count) {
       walk.i = 0;
       block = first_block;
@@ -220,14 +240,42 @@ struct Fetcher {
   }
 };
 
-/// Slot i of a round: the sum of what the warps that share it have.
-template <int BITS>
-__device__ __forceinline__ float result(const Shared<BITS>& s, const Share& share, int i) {
+/// Where the parts of slot i of a round begin: of warps that share it, 16 floats apart. Slots of a pair are neighbours.
+__device__ __forceinline__ int parts_of(const Share& share, int i) {
   const int pass = i / share.slots, slot = i - pass * share.slots;
-  const float* at = s.partials + (pass * share.warps + slot / 16 * share.split) * 16 + slot % 16;
+  return (pass * share.warps + slot / 16 * share.split) * 16 + slot % 16;
+}
+__device__ __forceinline__ float sum_of(const float* parts, int split) {
   float v = 0.0f;
-  for (int part = 0; part < share.split; part++) v += at[part * 16];
+#pragma unroll 4
+  for (int part = 0; part < split; part++) v += parts[part * 16];
   return v;
+}
+__device__ __forceinline__ float2 pair_of(const float* parts, int split) {
+  float2 v = make_float2(0.0f, 0.0f);
+#pragma unroll 4
+  for (int part = 0; part < split; part++) {
+    const float2 more = *(const float2*)(parts + part * 16);
+    v = make_float2(v.x + more.x, v.y + more.y);
+  }
+  return v;
+}
+
+/// The L2 cache fetches this threadgroup's part of TO_L2 of the weights, from its first slot on.
+template <int BITS>
+__device__ __forceinline__ void fetch_to_l2(const Matrix& m, const Share& share) {
+#if __CUDA_ARCH__ >= 900
+  const u32 row_bytes = u32(m.k) * BITS / 8;
+  const int parts = m.swiglu ? 2 : 1;  // stretches of rows
+  const int rows = min(m.n - share.first, share.passes * share.slots) / parts;
+  const u32 bytes = min(u32(rows) * row_bytes, TO_L2 / gridDim.x / parts) & ~15u;
+  constexpr u32 PIECE = 4096;
+  for (u32 at = threadIdx.x * PIECE; at < bytes * parts; at += blockDim.x * PIECE) {
+    const u32 part = at >= bytes ? 1 : 0, from = at - part * bytes;
+    const char* p = (const char*)m.w + size_t(m.row(share.first + int(part))) * row_bytes + from;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(min(PIECE, bytes - from)));
+  }
+#endif
 }
 
 /// All passes. `then` gets told when earlier kernels are done, and when the results of a round of passes are there.
@@ -238,7 +286,7 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const Share share(m.n, split, of_passes);
   const u32 of_128 = two_128s();
-  float square = 0.0f, unused = 0.0f;
+  float square = 0.0f;
   for (int first_pass = 0; first_pass < share.passes; first_pass += share.round()) {
     const int passes = min(share.round(), share.passes - first_pass);
     Unit ring[AHEAD];
@@ -254,7 +302,8 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
         *(float4*)early_norm = *(const float4*)(norm + 8 * threadIdx.x);
         *(float4*)(early_norm + 4) = *(const float4*)(norm + 8 * threadIdx.x + 4);
       }
-      if (threadIdx.x < 8) s.zeros[threadIdx.x] = make_uint4(0, 0, 0, 0);
+      fetch_to_l2<BITS>(m, share);
+      if (threadIdx.x < 24) s.zeros[threadIdx.x] = make_uint4(0, 0, 0, 0);
       wait_for_others();
       then.begin(share);
     }
@@ -262,43 +311,37 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
       const int count = walk.count();
       if (walk.chunk > 0) __syncthreads();
       if (first_pass == 0 || walk.steps > walk.chunk_steps) {
-        stage<BITS>(x, norm, m.k, walk.chunk * walk.chunk_steps * STEP<BITS>, count * split * STEP<BITS>, early_norm,
-                    first_pass == 0 ? &square : &unused, s);
+        const float more = stage<BITS>(x, norm, m.k, walk.chunk * walk.chunk_steps * STEP<BITS>,
+                                       count * split * STEP<BITS>, early_norm, s);
+        if (first_pass == 0) square += more;
         __syncthreads();
       }
       const int g = lane / 4, t = lane % 4;
       const bool own = g / 2 == t;  // lanes whose operand B is not zero
-      const uint4* const b0 = own ? s.x + (walk.part * 4 + t) * (2 * PER_BLOCK) + g % 2 * PER_BLOCK : s.zeros + 2;
-      const int b_stride = own ? split * 4 * (2 * PER_BLOCK) : 0;
-      const int sum0 = walk.part * 4 + t;
+      const uint4* const b0 =
+          own ? s.x + (walk.part * 8 + first_of(t)) * (2 * PER_BLOCK) + g % 2 * PER_BLOCK : s.zeros + 2;
+      const int b_stride = own ? split * 8 * (2 * PER_BLOCK) : 0;
+      const float* const sums0 = s.sums + (walk.part * STEP<BITS> + t / 2 * 4 * BLOCK<BITS>) / GROUP;
       const uint4* b = b0;
-      int sum = sum0;
-      float total[2] = {0.0f, 0.0f};
+      const float* sums = sums0;
+      Total total;
       const int units = count * passes;
-      float* partial = s.partials + warp * 16;
+      float* partial = s.partials + warp * 16 + g + 8 * t;
       for (int first = 0; first < units; first += AHEAD) {
 #pragma unroll
         for (int d = 0; d < AHEAD; d++) {
           if (first + d < units) {
-            multiply<BITS, HALF>(ring[d], b, BITS == 16 ? 0.0f : s.sums[sum], of_128, total);
+            multiply<BITS, HALF>(ring[d], b, sums, of_128, total);
             b += b_stride;
-            sum += split * 4;
+            sums += split * STEP<BITS> / GROUP;
             if (++walk.i == count) {
-#pragma unroll
-              for (int r = 0; r < 2; r++) {
-                total[r] += __shfl_xor_sync(WARP, total[r], 1);
-                total[r] += __shfl_xor_sync(WARP, total[r], 2);
-              }
-              if (t < 2) {
-                float* to = partial + g + 8 * t;
-                const float v = t == 0 ? total[0] : total[1];
-                *to = walk.chunk == 0 ? v : *to + v;
-              }
+              const float v = total.sum<BITS>();
+              if (t < 2) *partial = walk.chunk == 0 ? v : *partial + v;
               partial += share.warps * 16;
-              total[0] = total[1] = 0.0f;
+              total = Total();
               walk.i = 0;
               b = b0;
-              sum = sum0;
+              sums = sums0;
             }
           }
           fetcher.next(ring[d]);
@@ -314,8 +357,9 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
     float factor = 1.0f;
     if (norm != nullptr) {
       float sum = 0.0f;
+#pragma unroll 4
       for (int i = 0; i < share.warps; i++) sum += s.squares[i];
-      factor = 1.0f / sqrtf(sum / float(m.k) + 1e-8f);
+      factor = rsqrtf(sum / float(m.k) + 1e-8f);
     }
     then.finish(share, share.first + first_pass * share.slots, passes * share.slots, factor);
   }
@@ -328,39 +372,34 @@ __device__ __forceinline__ void qmv(const float* x, const float* norm, const Mat
     float* y;
     const ProductParams& p;
     Shared<BITS>& s;
-    float early;  // what the thread's first result is added to
+    float early;   // what the thread's first result is added to
+    int early_at;  // its parts
 
     __device__ __forceinline__ void begin(const Share& share) {
       const int n = share.first + int(threadIdx.x);
       if (p.epilogue == 1 && n < p.n) early = y[n];
+      early_at = parts_of(share, (p.epilogue == 2 ? 2 : 1) * int(threadIdx.x));
     }
     __device__ __forceinline__ void finish(const Share& share, int slot0, int slots, float factor) {
       for (int i = int(threadIdx.x); i < (p.epilogue == 2 ? slots / 2 : slots); i += int(blockDim.x)) {
+        const bool first = i == int(threadIdx.x);
         if (p.epilogue == 2) {
           const int n = slot0 / 2 + i;
           if (n >= p.n / 2) break;
-          const float gate = factor * result<BITS>(s, share, 2 * i);
-          const float value = factor * result<BITS>(s, share, 2 * i + 1);
-          y[n] = gate / (1.0f + expf(-gate)) * value;
+          const float2 v = pair_of(s.partials + (first ? early_at : parts_of(share, 2 * i)), share.split);
+          const float gate = factor * v.x;
+          y[n] = gate / (1.0f + expf(-gate)) * (factor * v.y);
         } else {
           const int n = slot0 + i;
           if (n >= p.n) break;
-          const float v = factor * result<BITS>(s, share, i);
-          if (p.epilogue == 0) y[n] = v;
-          else y[n] = (slot0 == share.first && i == int(threadIdx.x) ? early : y[n]) + v;
+          const float v = factor * sum_of(s.partials + (first ? early_at : parts_of(share, i)), share.split);
+          y[n] = p.epilogue == 0 ? v : (first && slot0 == share.first ? early : y[n]) + v;
         }
       }
     }
   };
   __shared__ Shared<BITS> s;
-  product<BITS, HALF, 4>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, Then{y, p, s, 0.0f});
-}
-
-/// Row `slot` of one head's keys (part 1) or values (part 2).
-__device__ __forceinline__ unsigned char* ring_row(unsigned char* page, int slot, int part, int heads, int head,
-                                                   int head_dim, int bytes, u32 offset) {
-  const int row = ((part - 1) * heads + head) * 32 + slot % 32;
-  return page + offset + size_t(row) * size_t(head_dim * bytes);
+  product<BITS, HALF, 2>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, Then{y, p, s, 0.0f, 0});
 }
 
 /// With an int8 ring the slots of a threadgroup are whole heads, and all passes are one round.
@@ -376,24 +415,23 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
     Shared<BITS>& s;
     int kv_slot;
     unsigned char* page;
-    float2 early;  // the rotation of the thread's first pair
+    float2 early;    // the rotation of the thread's first pair
+    int early_at;    // its parts
+    void* early_to;  // where it goes
 
     __device__ __forceinline__ float2 rotation(int n) const {
       return *(const float2*)(angles + n % p.head_dim);  // pairs: [head_dim / 2, 2]
     }
-    __device__ __forceinline__ void begin(const Share& share) {
-      kv_slot = at->kv_slot;
-      page = pages[kv_slot / 32];
-      if (p.rotary != 0) early = rotation(share.first + 2 * int(threadIdx.x));
+    __device__ __forceinline__ void* place_of(int n) const {
+      return n < p.heads * p.head_dim ? q + n : pair_in_ring(p, page, kv_slot, n);
     }
-    /// Results 2 i and 2 i + 1 of a round, which are a pair, turned.
-    __device__ __forceinline__ float2 pair(const Share& share, int slot0, int i, float factor) const {
-      const int n = slot0 + 2 * i;
-      const float even = factor * result<BITS>(s, share, 2 * i);
-      const float odd = factor * result<BITS>(s, share, 2 * i + 1);
-      if (p.rotary == 0 || n >= 2 * p.heads * p.head_dim) return make_float2(even, odd);
-      const float2 turn = slot0 == share.first && i == int(threadIdx.x) ? early : rotation(n);
-      return make_float2(even * turn.x - odd * turn.y, even * turn.y + odd * turn.x);
+    __device__ __forceinline__ void begin(const Share& share) {
+      const int n = share.first + 2 * int(threadIdx.x);
+      kv_slot = at->kv_slot;
+      if (p.rotary != 0) early = rotation(n);
+      early_at = parts_of(share, 2 * int(threadIdx.x));
+      page = pages[kv_slot / 32];
+      early_to = place_of(n);
     }
     __device__ __forceinline__ void finish(const Share& share, int slot0, int slots, float factor) {
       const int dim = p.heads * p.head_dim;
@@ -401,17 +439,14 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
       for (int i = int(threadIdx.x); i < slots / 2; i += int(blockDim.x)) {
         const int n = slot0 + 2 * i;
         if (n >= p.n) break;
-        const float2 v = pair(share, slot0, i, factor);
-        const int part = n / dim;
-        if (part == 0) {
-          *(float2*)(q + n) = v;
-        } else if (p.kv_bits == 8) {
+        const bool first = i == int(threadIdx.x), very_first = first && slot0 == share.first;
+        float2 v = pair_of(s.partials + (first ? early_at : parts_of(share, 2 * i)), share.split);
+        v = make_float2(factor * v.x, factor * v.y);
+        if (p.rotary != 0 && n < 2 * dim) v = turned(v, very_first ? early : rotation(n));
+        if (n >= dim && p.kv_bits == 8) {
           *(float2*)(heads + 2 * i) = v;
         } else {
-          const int head = n / p.head_dim % p.heads;
-          unsigned char* row = ring_row(page, kv_slot, part, p.heads, head, p.head_dim, p.kv_bits / 8, p.offset);
-          if (p.kv_bits == 16) ((u32*)row)[n % p.head_dim / 2] = bfloats(v.x, v.y);
-          else ((float2*)row)[n % p.head_dim / 2] = v;
+          store_pair(p, very_first ? early_to : place_of(n), n, v);
         }
       }
       if (p.kv_bits != 8) return;
@@ -419,29 +454,17 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
       for (int i = int(threadIdx.x) / 32; i < slots / p.head_dim; i += share.warps) {
         const int n = slot0 + i * p.head_dim;
         if (n >= p.n) break;
-        if (n >= dim) quantize(heads + i * p.head_dim, n / dim, n / p.head_dim % p.heads);
+        if (n >= dim) {
+          const float* values = heads + i * p.head_dim;
+          quantize_head(p, page, kv_slot, n / dim, n / p.head_dim % p.heads, [&](int d) { return values[d]; });
+        }
       }
       __syncthreads();
     }
-    /// A head's key or value, by one warp: int8 of the largest magnitude / 127.
-    __device__ __forceinline__ void quantize(const float* values, int part, int head) const {
-      const int lane = int(threadIdx.x) % 32;
-      float largest = 0.0f;
-      for (int i = lane; i < p.head_dim; i += 32) largest = fmaxf(largest, fabsf(values[i]));
-#pragma unroll
-      for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, __shfl_xor_sync(WARP, largest, mask));
-      const bool nothing = largest < 1e-35f;  // 127 / largest would overflow
-      const float inverse = nothing ? 0.0f : 127.0f / largest;
-      unsigned char* row = ring_row(page, kv_slot, part, p.heads, head, p.head_dim, 1, p.offset);
-      for (int i = lane; i < p.head_dim; i += 32) row[i] = (unsigned char)(int(rintf(values[i] * inverse)) & 255);
-      if (lane != 0) return;
-      float* of_heads = (float*)(page + size_t(p.offset) + size_t(p.heads * 64) * size_t(p.head_dim));
-      of_heads[((part - 1) * p.heads + head) * 32 + kv_slot % 32] = nothing ? 0.0f : largest / 127.0f;
-    }
   };
   __shared__ Shared<BITS> s;
-  Then then{angles, at, pages, q, p, s, 0, nullptr, make_float2(0.0f, 0.0f)};
-  product<BITS, HALF, 4>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, then);
+  Then then{angles, at, pages, q, p, s, 0, nullptr, make_float2(0.0f, 0.0f), 0, nullptr};
+  product<BITS, HALF, 2>(x, p.norm != 0 ? norm : nullptr, m, p.split, p.passes, s, then);
 }
 
 /// Slot of the j-th of `count` visible positions.
@@ -537,12 +560,12 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
     }
     __device__ __forceinline__ void finish(const Share& share, int slot0, int slots, float factor) {
       const int i = int(threadIdx.x);
-      if (i < slots && slot0 + i < p.n) y[slot0 + i] = early + result<BITS>(s, share, i);
+      if (i < slots && slot0 + i < p.n) y[slot0 + i] = early + sum_of(s.partials + parts_of(share, i), share.split);
     }
   };
   __shared__ Shared<BITS> s;
   static_assert(PARTIALS >= 4096, "an attention's result");
-  product<BITS, HALF, 2>(s.partials, nullptr, m, p.split, 1, s, Then{q, at, pages, y, p, s, 0.0f});
+  product<BITS, HALF, 1>(s.partials, nullptr, m, p.split, 1, s, Then{q, at, pages, y, p, s, 0.0f});
 }
 
 #define QMV(name, bits, half)                                                                                       \
@@ -550,21 +573,21 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
       name(const float* x, const float* norm, const uint4* w, const u16* scales, const u16* biases, float* y,       \
            const ProductParams p) {                                                                                 \
     let_others_start();                                                                                             \
-    qmv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.group_shift, p.epilogue == 2}, y, p);            \
+    qmv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.epilogue == 2}, y, p);            \
   }
 #define QKV(name, bits, half)                                                                                       \
   extern "C" __global__ void __launch_bounds__(32 * MAX_WARPS, 1)                                                   \
       name(const float* x, const float* norm, const uint4* w, const u16* scales, const u16* biases,                 \
            const float* angles, const Column* at, unsigned char* const* pages, float* q, const QkvParams p) {       \
     let_others_start();                                                                                             \
-    qkv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.group_shift, false}, angles, at, pages, q, p);   \
+    qkv<bits, half>(x, norm, Matrix{w, scales, biases, p.n, p.k, false}, angles, at, pages, q, p);   \
   }
 #define ATTEND_PROJECT(name, bits, half)                                                                            \
   extern "C" __global__ void __launch_bounds__(32 * MAX_WARPS, 1)                                                   \
       name(const float* q, const Column* at, unsigned char* const* pages, const uint4* w, const u16* scales,        \
            const u16* biases, float* y, const AttendProjectParams p) {                                              \
     let_others_start();                                                                                             \
-    attend_project<bits, half>(q, at, pages, Matrix{w, scales, biases, p.n, p.k, p.group_shift, false}, y, p);      \
+    attend_project<bits, half>(q, at, pages, Matrix{w, scales, biases, p.n, p.k, false}, y, p);      \
   }
 
 // Kernels:

@@ -1,9 +1,10 @@
 // kernels/cuda/lm_weights.cuh: matrices of the language model as operands of tensor cores: mma.sync m16n8k16, bfloat.
 //
-// A warp takes W in units: 16 rows (8 from a slot on, 8 more) of 4 blocks, a block being the 16 bytes of a row that
-// one lane reads: 32 values of 4 bits, 16 of 8, or 8 bfloats. Lane (g, t) = (lane / 4, lane % 4) has block t of rows g
-// and g + 8, which is where an operand A of the instruction wants them: any order of k will do, as long as x is staged
-// in the same one. How one block lies in x's staged order: see permute().
+// A warp takes W in units: 16 rows (8 from a slot on, 8 more) of 8 blocks, a block being the 16 bytes of a row that one
+// lane reads at once: 32 values of 4 bits, 16 of 8, or 8 bfloats. Lane (g, t) = (lane / 4, lane % 4) has two blocks,
+// t / 2 * 4 + t % 2 and the next but one, of rows g and g + 8. That is where an operand A of the instruction wants
+// them: any order of k will do, as long as x is staged in the same one. How a block lies in that order: see permute().
+// K is a multiple of 4 blocks, groups are of 64 values.
 #pragma once
 
 using u16 = unsigned short;
@@ -47,12 +48,14 @@ __device__ __forceinline__ u32 bfloats(float first, float second) {
 template <int BITS>
 constexpr int BLOCK = 128 / BITS;
 template <int BITS>
-constexpr int STEP = 4 * BLOCK<BITS>;
+constexpr int STEP = 8 * BLOCK<BITS>;
+constexpr int GROUP = 64;
 
-/// A lane's part of a unit.
+/// A lane's part of a unit. Scales and biases: of row g with an even t, of row g + 8 with an odd one; with 4 bits of two
+/// groups.
 struct Unit {
-  uint4 words[2] = {};
-  u16 scales[2] = {}, biases[2] = {};
+  uint4 words[2][2] = {};  // row, block
+  u32 scales = 0, biases = 0;
 };
 
 /// 16 bytes that are not read again, if `there`; v stays otherwise.
@@ -64,10 +67,18 @@ __device__ __forceinline__ void read_once(const uint4* p, bool there, uint4& v) 
       : "l"(p), "r"(int(there)));
 }
 
-__device__ __forceinline__ void read16(const u16* p, bool there, u16& v) {
-  asm volatile("{.reg .pred there;\n setp.ne.s32 there, %2, 0;\n @there ld.global.nc.u16 %0, [%1];}"
-               : "+h"(v)
-               : "l"(p), "r"(int(there)));
+/// The same for scales or biases: 32 bits with 4-bit values, else 16.
+template <int BITS>
+__device__ __forceinline__ void read_scales(const u16* p, bool there, u32& v) {
+  if (BITS == 4) {
+    asm volatile("{.reg .pred there;\n setp.ne.s32 there, %2, 0;\n @there ld.global.nc.u32 %0, [%1];}"
+                 : "+r"(v)
+                 : "l"(p), "r"(int(there)));
+  } else {
+    asm volatile("{.reg .pred there;\n setp.ne.s32 there, %2, 0;\n @there ld.global.nc.u16 %0, [%1];}"
+                 : "+r"(v)
+                 : "l"(p), "r"(int(there)));
+  }
 }
 
 /// A matrix, and what becomes of its products: with SwiGLU even slots are rows of the first half, its gates, odd ones of
@@ -76,7 +87,7 @@ struct Matrix {
   const uint4* w;
   const u16* scales;
   const u16* biases;
-  int n, k, group_shift;
+  int n, k;
   bool swiglu;
 
   __device__ __forceinline__ int row(int slot) const { return swiglu ? slot / 2 + slot % 2 * (n / 2) : slot; }
@@ -85,40 +96,39 @@ struct Matrix {
 /// A lane's two rows of a unit.
 template <int BITS>
 struct Rows {
-  u32 words[2], groups[2];  // where they begin
-  int slot;                 // the first one's
+  u32 words[2], groups;  // where they begin
+  int slot;              // the first one's
 
   __device__ __forceinline__ void set(const Matrix& m, int first) {
     slot = first;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const u32 row = u32(m.row(first + 8 * r));
-      words[r] = row * u32(m.k / BLOCK<BITS>);
-      groups[r] = row * u32(m.k >> m.group_shift);
-    }
+    words[0] = u32(m.row(first)) * u32(m.k / BLOCK<BITS>);
+    words[1] = u32(m.row(first + 8)) * u32(m.k / BLOCK<BITS>);
+    groups = u32(m.row(first + int(threadIdx.x) % 2 * 8)) * u32(m.k / GROUP);
   }
   /// `count` slots, an even number, further on.
   __device__ __forceinline__ void advance(const Matrix& m, int count) {
     slot += count;
     const u32 rows = u32(m.swiglu ? count / 2 : count);
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      words[r] += rows * u32(m.k / BLOCK<BITS>);
-      groups[r] += rows * u32(m.k >> m.group_shift);
-    }
+    words[0] += rows * u32(m.k / BLOCK<BITS>);
+    words[1] += rows * u32(m.k / BLOCK<BITS>);
+    groups += rows * u32(m.k / GROUP);
   }
-  /// What is beyond K or N stays as it is: finite, if it was so, and multiplied with zeros or not used.
+  /// The unit in which the lane's first block is `block`. What is beyond K or N stays as it is: finite, if it was so, and
+  /// multiplied with zeros or not used.
   __device__ __forceinline__ void fetch(const Matrix& m, int block, bool there, Unit& unit) const {
-    const u32 group = u32(block * BLOCK<BITS>) >> m.group_shift;
     there = there && block < m.k / BLOCK<BITS>;
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const bool in_matrix = there && slot + 8 * r < m.n;
-      read_once(m.w + (words[r] + u32(block)), in_matrix, unit.words[r]);
-      if (BITS == 16) continue;
-      read16(m.scales + (groups[r] + group), in_matrix, unit.scales[r]);
-      read16(m.biases + (groups[r] + group), in_matrix, unit.biases[r]);
-    }
+    const bool first = there && slot < m.n, second = there && slot + 8 < m.n;
+    const uint4* p = m.w + (words[0] + u32(block));
+    const uint4* q = m.w + (words[1] + u32(block));
+    read_once(p, first, unit.words[0][0]);
+    read_once(q, second, unit.words[1][0]);
+    read_once(p + 2, first, unit.words[0][1]);
+    read_once(q + 2, second, unit.words[1][1]);
+    if (BITS == 16) return;
+    const u32 group = groups + u32(block * BLOCK<BITS>) / GROUP;
+    const bool mine = threadIdx.x % 2 == 0 ? first : second;
+    read_scales<BITS>(m.scales + group, mine, unit.scales);
+    read_scales<BITS>(m.biases + group, mine, unit.biases);
   }
 };
 

@@ -58,14 +58,12 @@ std::vector<Choice> choices(const Queue& queue, int n, int columns) {
   const int cores = std::max(1, queue.cores());
   if (columns > 1) {
     out.push_back({"c8", 4, 8, 1, 1});
-    out.push_back({"c8", 4, 16, 1, 1});
     out.push_back({"c8", 4, 8, 4, 1});
-    for (const char* tile : {"mma_c8", "mma_c16", "mma_c32"}) {
-      if (!queue.has(std::string("qmv_b4_bf16_") + tile)) continue;
-      for (const int simdgroups : {4, 8, 11, 12, 16}) {
-        for (const int split : {1, 2, 4, 8, 16}) {
-          if (simdgroups % split == 0) out.push_back({tile, 16, simdgroups, split, 1});
-        }
+    for (const int split : {1, 2, 4, 8}) {
+      for (int tiles = 1; tiles * split <= 16; ++tiles) {
+        const int groups = (n + 16 * tiles - 1) / (16 * tiles);
+        if (groups > 2 * cores + 8 || groups < cores / 3) continue;
+        out.push_back({columns <= 8 ? "mma_c8" : "mma_c32", 16, tiles * split, split, 1});
       }
     }
     return out;
@@ -75,14 +73,14 @@ std::vector<Choice> choices(const Queue& queue, int n, int columns) {
                           Choice{"r4_c1", 4, 8, 4, 1}, Choice{"r4_c1", 4, 16, 4, 1}}) {
     out.push_back(c);
   }
-  for (const int simdgroups : {4, 8, 16}) {
-    for (const int split : {2, 4, 8, 16}) {
-      if (simdgroups % split != 0 || simdgroups / split > 4) continue;
-      const int tiles = (n + 15) / 16, a_pass = simdgroups / split;
+  for (const int split : {2, 4, 8, 11, 16}) {
+    for (const int a_pass : {1, 2, 4}) {
+      if (a_pass * split > 16 || a_pass * split < 4) continue;
+      const int tiles = (n + 15) / 16;
       int before = 0;
       for (const int groups : {cores, 2 * cores, 4 * cores}) {
         const int passes = (tiles + groups * a_pass - 1) / (groups * a_pass);
-        if (passes != before) out.push_back({"mma_c1", 16, simdgroups, split, passes});
+        if (passes != before) out.push_back({"mma_c1", 16, a_pass * split, split, passes});
         before = passes;
       }
     }
@@ -226,9 +224,12 @@ int measure(Queue& queue, const Format& format, int n, int k, int columns, std::
       most = off <= most ? most : off;  // NaN too
     }
     std::vector<Dispatch> list;
-    for (const Weights& w : weights) list.push_back(product(kernel, how, w, x, y, n, k, columns));
+    const std::size_t count = std::max<std::size_t>(weights.size(), 64);  // what a run costs besides is shared out
+    for (std::size_t i = 0; i < count; ++i) {
+      list.push_back(product(kernel, how, weights[i % weights.size()], x, y, n, k, columns));
+    }
     const auto many = queue.record(std::move(list));
-    results.push_back({median_seconds(queue, *many) / static_cast<double>(weights.size()), how});
+    results.push_back({median_seconds(queue, *many) / static_cast<double>(count), how});
   }
   std::sort(results.begin(), results.end(), [](const Result& a, const Result& b) { return a.seconds < b.seconds; });
   const auto best = [&](bool tuned) {
