@@ -16,9 +16,9 @@
 // where parts > 0, 2 and 3 with norm, 6 with add where params says so. 7 is written; it is none of the others.
 //
 // Work: a simdgroup does 8 outputs (4 lanes each) of 2 columns for one of `splits` parts of the octets. A threadgroup
-// has S <= 8 simdgroups, S a multiple of splits. Grid (ceil(outputs / (8 * S / splits)), ceil(columns / 2), 1), 32 * S
-// threads. With norm, every threadgroup normalizes x for itself: inputs rounded up
-// to 8 at most 64 * S.
+// has S <= 8 simdgroups, S a multiple of splits, which is a power of 2. Grid (ceil(outputs / (8 * S / splits)),
+// ceil(columns / 2), 1), 32 * S threads. With norm, every threadgroup normalizes x for itself: inputs rounded up to 8
+// at most 64 * S.
 //   codec_linear_store  codec_linear_add  codec_linear_gelu  codec_linear_norm_store  codec_linear_norm_gelu
 #include <metal_stdlib>
 using namespace metal;
@@ -116,7 +116,7 @@ METAL_FUNC float4 with_partials(device const float* x, device const float* parti
 
 /// A simdgroup's part of mean and variance of two rows of `count` values, of which each thread has four of one, v, in
 /// the order of the threads; those beyond the end count for nothing.
-METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint sg, threadgroup float* moments) {
+METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint sg, threadgroup float4* moments) {
   float sums[kColumns];
   float weights[kColumns];
   const float here = float(clamp(count - k, 0, 4));
@@ -124,35 +124,38 @@ METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint 
     sums[c] = simd_sum(t == c ? v.x + v.y + v.z + v.w : 0.0f);
     weights[c] = simd_sum(t == c ? here : 0.0f);
   }
-  const float mean = (t == 0 ? sums[0] : sums[1]) / max(t == 0 ? weights[0] : weights[1], 1.0f);
+  float mean[kColumns];
+  for (int c = 0; c < kColumns; c++) mean[c] = sums[c] / max(weights[c], 1.0f);
+  const float own_mean = t == 0 ? mean[0] : mean[1];
   float squares = 0.0f;
   for (int j = 0; j < 4; j++) {
-    const float d = k + j < count ? v[j] - mean : 0.0f;
+    const float d = k + j < count ? v[j] - own_mean : 0.0f;
     squares = metal::fma(d, d, squares);
   }
   for (int c = 0; c < kColumns; c++) {
     const float all = simd_sum(t == c ? squares : 0.0f);
     if (lane == 0) {
-      threadgroup float* to = moments + (int(sg) * kColumns + c) * 3;
-      to[0] = sums[c];
-      to[1] = all;
-      to[2] = weights[c];
+      moments[int(sg) * kColumns + c] = float4(mean[c], all, weights[c], 0.0f);
     }
   }
 }
 
 /// Mean and 1 / deviation of row t, from all simdgroups' parts, after a barrier.
-METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, int simdgroups) {
-  float sum = 0.0f;
-  for (int s = 0; s < simdgroups; s++) sum += moments[(s * kColumns + t) * 3];
-  const float mean = sum / float(count);
-  float squares = 0.0f;
+METAL_FUNC float2 norm_of(threadgroup const float4* moments, int t, float inverse, int simdgroups) {
+  float mean = 0.0f;
+#pragma unroll 4
   for (int s = 0; s < simdgroups; s++) {
-    threadgroup const float* part = moments + (s * kColumns + t) * 3;
-    const float d = part[0] / max(part[2], 1.0f) - mean;
-    squares += part[1] + part[2] * d * d;
+    const float4 part = moments[s * kColumns + t];
+    mean = metal::fma(part.x, part.z * inverse, mean);
   }
-  return float2(mean, metal::precise::rsqrt(squares / float(count) + 1e-5f));
+  float squares = 0.0f;
+#pragma unroll 4
+  for (int s = 0; s < simdgroups; s++) {
+    const float4 part = moments[s * kColumns + t];
+    const float d = part.x - mean;
+    squares += metal::fma(part.z * d, d, part.y);
+  }
+  return float2(mean, metal::precise::rsqrt(squares * inverse + 1e-5f));
 }
 
 /// x / 2 (1 + erf(x / sqrt 2)): erfc by Abramowitz and Stegun 7.1.26.
@@ -185,20 +188,21 @@ template <bool kNorm, int kEpilogue>
     uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float4 staged4[kColumns * (kNorm ? kMaxNormed : kMaxSimdgroups * kStaged) / 4];
   threadgroup float reduced[kMaxSimdgroups * kColumns * 8];
-  threadgroup float moments[kMaxSimdgroups * kColumns * 3];
+  threadgroup float4 moments[kMaxSimdgroups * kColumns];  // mean, squares, weight
   threadgroup float* staged = (threadgroup float*)staged4;
 
-  const int split = int(sg) % p.splits;
-  const int sets = int(simdgroups) / p.splits;  // of 8 outputs, in this threadgroup
+  const int shift = int(metal::popcount(uint(p.splits) - 1u));  // splits is a power of 2
+  const int split = int(sg) & (p.splits - 1);
+  const int sets = int(simdgroups) >> shift;  // of 8 outputs, in this threadgroup
   const int first = int(tgid.y) * kColumns;
   const int columns = min(kColumns, p.columns - first);
   const int octets = (p.inputs + 7) / 8;
-  const int begin = octets * split / p.splits;
-  const int end = octets * (split + 1) / p.splits;
+  const int begin = octets * split >> shift;
+  const int end = octets * (split + 1) >> shift;
   const int output = int(lane) % 8;
   const int share = int(lane) / 8;
   // Panels beyond the last one repeat it and are dropped at the end.
-  const int panel = min(int(tgid.x) * sets + int(sg) / p.splits, (p.outputs + 7) / 8 - 1);
+  const int panel = min(int(tgid.x) * sets + (int(sg) >> shift), (p.outputs + 7) / 8 - 1);
   device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
 
   // A thread's output, and what it needs for it: asked for now.
@@ -235,7 +239,7 @@ template <bool kNorm, int kEpilogue>
     }
     keep_moments(own, t, k, p.inputs, lane, sg, moments);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const float2 norm = norm_of(moments, t, p.inputs, int(simdgroups));
+    const float2 norm = norm_of(moments, t, 1.0f / float(p.inputs), int(simdgroups));
     if (k < row) staged4[int(lid)] = (own - norm.x) * norm.y * gain + offset;
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int o = begin + share; o < end; o += 4 * kAhead) {

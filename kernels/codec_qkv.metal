@@ -14,7 +14,7 @@
 // pages are written.
 //
 // Work: as codec_linear.metal: grid (ceil(outputs / (8 * S / splits)), ceil(columns / 2), 1), 32 * S threads, S <= 8 a
-// multiple of splits. inputs rounded up to 8 at most 64 * S, head_dim even.
+// multiple of splits, a power of 2. inputs rounded up to 8 at most 64 * S, head_dim even.
 //   codec_qkv
 #include <metal_stdlib>
 using namespace metal;
@@ -92,7 +92,7 @@ METAL_FUNC float4 four(device const float* row, int k, int count) {
 
 /// A simdgroup's part of mean and variance of two rows of `count` values, of which each thread has four of one, v, in
 /// the order of the threads; those beyond the end count for nothing.
-METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint sg, threadgroup float* moments) {
+METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint sg, threadgroup float4* moments) {
   float sums[kColumns];
   float weights[kColumns];
   const float here = float(clamp(count - k, 0, 4));
@@ -100,35 +100,38 @@ METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint 
     sums[c] = simd_sum(t == c ? v.x + v.y + v.z + v.w : 0.0f);
     weights[c] = simd_sum(t == c ? here : 0.0f);
   }
-  const float mean = (t == 0 ? sums[0] : sums[1]) / max(t == 0 ? weights[0] : weights[1], 1.0f);
+  float mean[kColumns];
+  for (int c = 0; c < kColumns; c++) mean[c] = sums[c] / max(weights[c], 1.0f);
+  const float own_mean = t == 0 ? mean[0] : mean[1];
   float squares = 0.0f;
   for (int j = 0; j < 4; j++) {
-    const float d = k + j < count ? v[j] - mean : 0.0f;
+    const float d = k + j < count ? v[j] - own_mean : 0.0f;
     squares = metal::fma(d, d, squares);
   }
   for (int c = 0; c < kColumns; c++) {
     const float all = simd_sum(t == c ? squares : 0.0f);
     if (lane == 0) {
-      threadgroup float* to = moments + (int(sg) * kColumns + c) * 3;
-      to[0] = sums[c];
-      to[1] = all;
-      to[2] = weights[c];
+      moments[int(sg) * kColumns + c] = float4(mean[c], all, weights[c], 0.0f);
     }
   }
 }
 
 /// Mean and 1 / deviation of row t, from all simdgroups' parts, after a barrier.
-METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, int simdgroups) {
-  float sum = 0.0f;
-  for (int s = 0; s < simdgroups; s++) sum += moments[(s * kColumns + t) * 3];
-  const float mean = sum / float(count);
-  float squares = 0.0f;
+METAL_FUNC float2 norm_of(threadgroup const float4* moments, int t, float inverse, int simdgroups) {
+  float mean = 0.0f;
+#pragma unroll 4
   for (int s = 0; s < simdgroups; s++) {
-    threadgroup const float* part = moments + (s * kColumns + t) * 3;
-    const float d = part[0] / max(part[2], 1.0f) - mean;
-    squares += part[1] + part[2] * d * d;
+    const float4 part = moments[s * kColumns + t];
+    mean = metal::fma(part.x, part.z * inverse, mean);
   }
-  return float2(mean, metal::precise::rsqrt(squares / float(count) + 1e-5f));
+  float squares = 0.0f;
+#pragma unroll 4
+  for (int s = 0; s < simdgroups; s++) {
+    const float4 part = moments[s * kColumns + t];
+    const float d = part.x - mean;
+    squares += metal::fma(part.z * d, d, part.y);
+  }
+  return float2(mean, metal::precise::rsqrt(squares * inverse + 1e-5f));
 }
 
 [[kernel, max_total_threads_per_threadgroup(256)]] void codec_qkv(
@@ -149,22 +152,23 @@ METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, in
     uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float4 normed4[kColumns * kMaxNormed / 4];
   threadgroup float reduced[kMaxSimdgroups * kColumns * 8];
-  threadgroup float moments[kMaxSimdgroups * kColumns * 3];
+  threadgroup float4 moments[kMaxSimdgroups * kColumns];  // mean, squares, weight
   threadgroup float* normed = (threadgroup float*)normed4;
 
   const int width = p.heads * p.head_dim;
-  const int split = int(sg) % p.splits;
-  const int sets = int(simdgroups) / p.splits;  // of 8 outputs, in this threadgroup
+  const int shift = int(metal::popcount(uint(p.splits) - 1u));  // splits is a power of 2
+  const int split = int(sg) & (p.splits - 1);
+  const int sets = int(simdgroups) >> shift;  // of 8 outputs, in this threadgroup
   const int first = int(tgid.y) * kColumns;
   const int columns = min(kColumns, p.columns - first);
   const int octets = (p.inputs + 7) / 8;
   const int row = octets * 8;
-  const int begin = octets * split / p.splits;
-  const int end = octets * (split + 1) / p.splits;
+  const int begin = octets * split >> shift;
+  const int end = octets * (split + 1) >> shift;
   const int output = int(lane) % 8;
   const int share = int(lane) / 8;
   // Panels beyond the last one repeat it and are dropped at the end.
-  const int panel = min(int(tgid.x) * sets + int(sg) / p.splits, (3 * width + 7) / 8 - 1);
+  const int panel = min(int(tgid.x) * sets + (int(sg) >> shift), (3 * width + 7) / 8 - 1);
   device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
 
   float sums[kColumns] = {0.0f, 0.0f};
@@ -187,30 +191,33 @@ METAL_FUNC float2 norm_of(threadgroup const float* moments, int t, int count, in
   const int t_out = int(lid) / 4 % kColumns;
   const int n = (int(tgid.x) * sets + set) * 8 + int(lid) % 4 * 2;
   const bool gives = set < sets && t_out < columns && n < 3 * width;
-  const int kind = n < width ? 0 : n < 2 * width ? 1 : 2;  // q, k, v
-  const int in_kind = n - kind * width;
-  const int head = in_kind / p.head_dim;
-  const int in_head = in_kind - head * p.head_dim;
   float2 scale = float2(0.0f);
-  float2 turn = float2(1.0f, 0.0f);  // cos, sin
-  device float* to = q + (first + t_out) * width + in_kind;
   if (gives) scale = float2(scales[n], scales[n + 1]);
   AWAIT_INPUTS();
   device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
   const float4 own = p.inputs % 4 == 0 ? four<true>(from, k, p.inputs) : four<false>(from, k, p.inputs);
-  if (gives && kind < 2) {
-    const int pair = (first + t_out) * p.head_dim + in_head;  // [columns][head_dim / 2][2]
-    turn = float2(angles[pair], angles[pair + 1]);
-  }
-  if (gives && kind > 0) {
-    const int slot = at[(first + t_out) * kColumnWords + kSlotWord];
-    to = (device float*)(pages[slot / kPage] + p.offset) +
-         (((kind - 1) * p.heads + head) * kPage + slot % kPage) * p.head_dim + in_head;
+  float2 turn = float2(1.0f, 0.0f);  // cos, sin
+  device float* to = q;
+  if (gives) {
+    const int kind = n < width ? 0 : n < 2 * width ? 1 : 2;  // q, k, v
+    const int in_kind = n - kind * width;
+    const int head = in_kind / p.head_dim;
+    const int in_head = in_kind - head * p.head_dim;
+    to += (first + t_out) * width + in_kind;
+    if (kind < 2) {
+      const int pair = (first + t_out) * p.head_dim + in_head;  // [columns][head_dim / 2][2]
+      turn = float2(angles[pair], angles[pair + 1]);
+    }
+    if (kind > 0) {
+      const int slot = at[(first + t_out) * kColumnWords + kSlotWord];
+      to = (device float*)(pages[slot / kPage] + p.offset) +
+           (((kind - 1) * p.heads + head) * kPage + slot % kPage) * p.head_dim + in_head;
+    }
   }
 
   keep_moments(own, t, k, p.inputs, lane, sg, moments);
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  const float2 norm = norm_of(moments, t, p.inputs, int(simdgroups));
+  const float2 norm = norm_of(moments, t, 1.0f / float(p.inputs), int(simdgroups));
   if (k < row) normed4[int(lid)] = (own - norm.x) * norm.y * gain + offset;
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
