@@ -52,6 +52,14 @@ MSL_D void await_inputs() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+/// The line of memory at p is going to be read: into the L2 cache with it.
+MSL_D void prefetch(const void* p) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+  (void)p;
+#endif
+}
 #ifdef __CUDACC__
 #define MSL_GRID_CONSTANT const __grid_constant__
 MSL_D void* dynamic_shared() {
