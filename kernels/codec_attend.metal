@@ -21,7 +21,8 @@
 using namespace metal;
 
 #ifdef METALSIM_CUDA
-#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+// What is before it may run while the kernel before this one ends; the columns and all they lead to come from the host.
+#define AWAIT_INPUTS() msl_cuda::await_inputs()
 #else
 #define AWAIT_INPUTS()
 #endif
@@ -120,7 +121,6 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
   const int first_output = min(asked_panel * 8 + output, p.outputs - 1);
   float first_scale = scales[first_output];
   if (p.layer_scale != 0) first_scale *= layer_scale[first_output];
-  AWAIT_INPUTS();
 
   // Positions relative to the oldest one that either column sees; they fit 32 bits, of which the low words know enough.
   // Column t sees [from, to). A column that is not there sees the last position, so that all is finite.
@@ -150,6 +150,14 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
   const int quad = min(int(lane) % lanes, quads - 1);
   const int team = int(lane) / lanes;
   const bool in_team = int(lane) % lanes < quads;
+  const int together = kSimdgroups * teams;
+  const int begin = int(sg) * teams;
+  device const uchar* first_pages[kAhead];
+  for (int u = 0; u < kAhead; u++) {
+    first_pages[u] = pages[slot_of(start, min(begin + team + u * together, count - 1), p.slots) / kPage];
+  }
+  AWAIT_INPUTS();
+
   float4 asked[kColumns];
   for (int t = 0; t < kColumns; t++) {
     const int row = (first + min(t, columns - 1)) * p.heads + head;
@@ -159,14 +167,14 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
   float most[kColumns] = {kLowest, kLowest};
   float total[kColumns] = {0.0f, 0.0f};
   float4 sums4[kColumns] = {float4(0.0f), float4(0.0f)};
-  const int together = kSimdgroups * teams;
 #pragma unroll 1
-  for (int base = int(sg) * teams; base < count; base += kAhead * together) {
+  for (int base = begin; base < count; base += kAhead * together) {
     float4 k[kAhead];
     float4 v[kAhead];
     for (int u = 0; u < kAhead; u++) {
       const int slot = slot_of(start, min(base + team + u * together, count - 1), p.slots);
-      device const uchar* page = pages[slot / kPage];
+      device const uchar* page = first_pages[u];
+      if (base != begin) page = pages[slot / kPage];
       k[u] = row_of(page, p.offset, head, slot, quads)[quad];
       v[u] = row_of(page, p.offset, p.heads + head, slot, quads)[quad];
     }

@@ -20,7 +20,8 @@
 using namespace metal;
 
 #ifdef METALSIM_CUDA
-#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+// What is before it may run while the kernel before this one ends; the columns and all they lead to come from the host.
+#define AWAIT_INPUTS() msl_cuda::await_inputs()
 #else
 #define AWAIT_INPUTS()
 #endif
@@ -193,9 +194,6 @@ METAL_FUNC float2 norm_of(threadgroup const float4* moments, int t, float invers
   const bool gives = set < sets && t_out < columns && n < 3 * width;
   float2 scale = float2(0.0f);
   if (gives) scale = float2(scales[n], scales[n + 1]);
-  AWAIT_INPUTS();
-  device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
-  const float4 own = p.inputs % 4 == 0 ? four<true>(from, k, p.inputs) : four<false>(from, k, p.inputs);
   float2 turn = float2(1.0f, 0.0f);  // cos, sin
   device float* to = q;
   if (gives) {
@@ -215,6 +213,9 @@ METAL_FUNC float2 norm_of(threadgroup const float4* moments, int t, float invers
     }
   }
 
+  AWAIT_INPUTS();
+  device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
+  const float4 own = p.inputs % 4 == 0 ? four<true>(from, k, p.inputs) : four<false>(from, k, p.inputs);
   keep_moments(own, t, k, p.inputs, lane, sg, moments);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   const float2 norm = norm_of(moments, t, 1.0f / float(p.inputs), int(simdgroups));

@@ -91,10 +91,20 @@ __device__ __forceinline__ void attend(const float* q, const Column* at, unsigne
   const size_t key_scales_at = p.offset + 2 * p.heads * head_bytes + size_t(head) * 128;
   const size_t value_scales_at = key_scales_at + size_t(p.heads) * 128;
 
-  asm volatile("griddepcontrol.wait;" ::: "memory");  // before it, nothing that kernels write
+  // Columns and pages come from the host: they are there before the kernels before this one have ended.
+  constexpr int STRIDE = TEAMS * ROWS;
   const int count = int(at[column].position - at[column].first_visible) + 1;
   const int kv_slot = at[column].kv_slot;
   const int begin = int(u32(count) * u32(split) / SPLITS), end = int(u32(count) * u32(split + 1) / SPLITS);
+  const auto slot_of = [&](int position) {
+    const int slot = kv_slot - (count - 1 - max(min(position, end - 1), 0));
+    return slot < 0 ? slot + p.slots : slot;
+  };
+  const int own_first = begin + warp * STRIDE;
+  const unsigned char* first_pages[ROWS];
+#pragma unroll
+  for (int r = 0; r < ROWS; r++) first_pages[r] = pages[slot_of(own_first + r * TEAMS + team) / 32];
+  asm volatile("griddepcontrol.wait;" ::: "memory");
   float query[VALUES];
 #pragma unroll
   for (int i = 0; i < VALUES; i += 4) {
@@ -108,15 +118,13 @@ __device__ __forceinline__ void attend(const float* q, const Column* at, unsigne
   float most = LOWEST, total = 0.0f;
   float sum[VALUES] = {};
 
-  constexpr int STRIDE = TEAMS * ROWS;
-  for (int first = begin + warp * STRIDE; first < end; first += WARPS * STRIDE) {
+  for (int first = own_first; first < end; first += WARPS * STRIDE) {
     uint4 keys[ROWS], values[ROWS];
     float key_scales[ROWS], value_scales[ROWS];
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-      int slot = kv_slot - (count - 1 - min(first + r * TEAMS + team, end - 1));
-      slot = slot < 0 ? slot + p.slots : slot;
-      const unsigned char* page = pages[slot / 32];
+      const int slot = slot_of(first + r * TEAMS + team);
+      const unsigned char* page = first == own_first ? first_pages[r] : pages[slot / 32];
       const size_t cell = size_t(slot % 32 * DIM + own * VALUES) * BITS / 8;
       keys[r] = *reinterpret_cast<const uint4*>(page + keys_at + cell);
       values[r] = *reinterpret_cast<const uint4*>(page + values_at + cell);
