@@ -59,19 +59,21 @@ std::optional<Tile> mma_tile(const Queue& queue, const std::string& kernel, cons
   }
   const int cores = std::max(1, queue.cores());
   const auto steps = static_cast<int>((m.k + step - 1) / step), rows = static_cast<int>((m.n + kRows - 1) / kRows);
-  const auto shared_out = [&](int groups) {  // of `rows`, in multiples of what is whole
-    int tiles = (rows + groups - 1) / groups;
-    while (tiles * kRows % whole != 0) ++tiles;
-    return tiles;
-  };
   if (columns == 1) {
-    tile.split = std::min(steps, rows <= cores ? kMostWarps : 8);
-    const int at_once = whole == 1 ? std::max(1, 8 / tile.split) : 1;
-    tile.simdgroups = at_once * tile.split;
-    tile.passes = shared_out(2 * cores * at_once);
+    constexpr int kPartials = 512;  // whose passes are one round
+    if (rows <= cores) {
+      tile.split = std::min(steps, m.k < 2048 ? 8 : kMostWarps);
+    } else {
+      tile.split = std::min(steps, rows <= 2 * cores || (m.k >= 2048 && rows <= 8 * cores && whole == 1) ? 8 : 4);
+    }
+    tile.simdgroups = tile.split * std::max(1, 8 / tile.split);
+    tile.passes = static_cast<int>(count(rows * kRows, 2 * cores * tile.slots()));
+    while (tile.passes * tile.slots() % whole != 0) ++tile.passes;
+    if (whole > 1 && tile.passes * kRows * tile.simdgroups > kPartials) return {};
     return tile;
   }
-  const int tiles = std::min(shared_out(cores), whole == 1 ? kMostWarps : rows);
+  int tiles = std::min(static_cast<int>(count(rows, cores)), kMostWarps);
+  while (tiles * kRows % whole != 0) ++tiles;
   tile.columns = columns <= 8 ? 8 : 32;
   if (tiles > kMostWarps) return {};
   const int chunk_steps = 16384 / tile.columns / step;

@@ -2,8 +2,8 @@
 // capability 8.0 and later). Same buffers, params, formats and results; the tile `mma_c1`: 16 slots.
 //
 // Work: as in lm_product.metal. A threadgroup of S warps (S <= 16) computes S / split * 16 slots in each of its
-// passes; `split` warps share a row's K. One threadgroup a multiprocessor, with as many passes as that takes, is about
-// right: x is staged once for all.
+// passes; `split` warps share a row's K. x is staged once for all passes of a round, of which 512 / 16 / S fit: with more
+// passes the flow of weights stops in between. Two threadgroups of 8 warps fill a multiprocessor.
 //
 // K is a multiple of 4 blocks (128 values of 4 bits, 64 of 8, 32 bfloats), groups are of 64 values.
 //
@@ -15,15 +15,13 @@
 // block, staged with x.
 //
 // A warp fetches its units AHEAD units before it uses them, the first ones before anything else is done or known: memory
-// must have some 40 KB in flight on every multiprocessor to be read at full speed. Where a kernel may start while the
-// one before it still runs, more of its weights go to the L2 cache meanwhile: memory has no rest between two kernels.
+// must have some 40 KB in flight on every multiprocessor to be read at full speed.
 #include "lm_weights.cuh"
 #include "lm_results.cuh"
 
-constexpr int CHUNK = 6144;      // staged values of x
-constexpr int PARTIALS = 4096;   // results of warps, before those that share a row are added
+constexpr int CHUNK = 11264;   // staged values of x
+constexpr int PARTIALS = 512;  // results of warps, before those that share a row are added
 constexpr int MAX_WARPS = 16;
-constexpr u32 TO_L2 = 16 << 20;  // bytes of weights that all threadgroups together fetch ahead
 
 struct AttendProjectParams {
   int n, k, group_shift, split, heads, head_dim, slots;
@@ -39,53 +37,52 @@ struct Shared {
   float squares[MAX_WARPS];
 };
 
-/// x from k0 on, `count` values of it (zeros beyond K), times the norm's weight, and the sums of
-/// its groups. Returns the sum of squares of what the thread has staged.
-template <int BITS>
-__device__ __forceinline__ float stage(const float* x, const float* norm, int k, int k0, int count,
-                                       const float* early_norm, Shared<BITS>& s) {
+/// x from k0 on, `count` values of it (zeros beyond K), times the norm's weight, and the sums of its groups. Returns the
+/// sum of squares of what the thread has staged. AT_ONCE loads are on their way before the first is used.
+template <int BITS, bool NORM, int AT_ONCE>
+__device__ __forceinline__ float stage(const float* x, const float* norm, int k, int k0, int count, Shared<BITS>& s) {
   constexpr int PER_BLOCK = BLOCK<BITS> / 8;
   const int threads = int(blockDim.x);
   float square = 0.0f;
-  for (int first = 0; first < count / 8; first += threads) {
-    const int i = first + int(threadIdx.x);
-    const int at = k0 + 8 * i;
-    float v[8], factor[8], in_order[8];
+  for (int first = int(threadIdx.x); first - int(threadIdx.x) < count / 8; first += AT_ONCE * threads) {
+    float v[AT_ONCE][8], factors[AT_ONCE][8];
 #pragma unroll
-    for (int j = 0; j < 8; j++) v[j] = 0.0f;
-    if (i < count / 8 && at < k) {
-      *(float4*)v = *(const float4*)(x + at);
-      *(float4*)(v + 4) = *(const float4*)(x + at + 4);
-      if (norm != nullptr) {
-        if (first == 0 && k0 == 0) {
+    for (int u = 0; u < AT_ONCE; u++) {
+      const int at = k0 + 8 * (first + u * threads);
+      const float4 zeros = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      *(float4*)v[u] = at < k ? *(const float4*)(x + at) : zeros;
+      *(float4*)(v[u] + 4) = at < k ? *(const float4*)(x + at + 4) : zeros;
+      if (!NORM) continue;
+      *(float4*)factors[u] = at < k ? *(const float4*)(norm + at) : zeros;
+      *(float4*)(factors[u] + 4) = at < k ? *(const float4*)(norm + at + 4) : zeros;
+    }
 #pragma unroll
-          for (int j = 0; j < 8; j++) factor[j] = early_norm[j];
-        } else {
-          *(float4*)factor = *(const float4*)(norm + at);
-          *(float4*)(factor + 4) = *(const float4*)(norm + at + 4);
-        }
+    for (int u = 0; u < AT_ONCE; u++) {
+      const int i = first + u * threads;
+      const bool there = i < count / 8;
+      if (NORM) {
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-          square += v[j] * v[j];
-          v[j] *= factor[j];
+          if (there) square += v[u][j] * v[u][j];
+          v[u][j] *= factors[u][j];
         }
       }
-    }
-    permute<BITS>(v, in_order);
-    u32 rounded[4], rest[4];
-    float sum = 0.0f;
+      float in_order[8];
+      permute<BITS>(v[u], in_order);
+      u32 rounded[4], rest[4];
+      float sum = 0.0f;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      rounded[j] = bfloats(in_order[2 * j], in_order[2 * j + 1]);
-      const float a = from_bits(rounded[j] << 16), b = from_bits(rounded[j] & 0xFFFF0000u);
-      rest[j] = bfloats(in_order[2 * j] - a, in_order[2 * j + 1] - b);
-      sum += (a + b) + (from_bits(rest[j] << 16) + from_bits(rest[j] & 0xFFFF0000u));
-    }
-    if (BITS != 16) {
+      for (int j = 0; j < 4; j++) {
+        rounded[j] = bfloats(in_order[2 * j], in_order[2 * j + 1]);
+        const float a = from_bits(rounded[j] << 16), b = from_bits(rounded[j] & 0xFFFF0000u);
+        rest[j] = bfloats(in_order[2 * j] - a, in_order[2 * j + 1] - b);
+        sum += (a + b) + (from_bits(rest[j] << 16) + from_bits(rest[j] & 0xFFFF0000u));
+      }
+      if (BITS != 16) {
 #pragma unroll
-      for (int mask = 1; mask < GROUP / 8; mask *= 2) sum += __shfl_xor_sync(WARP, sum, mask);
-    }
-    if (i < count / 8) {
+        for (int mask = 1; mask < GROUP / 8; mask *= 2) sum += __shfl_xor_sync(WARP, sum, mask);
+      }
+      if (!there) continue;
       uint4* to = s.x + i / PER_BLOCK * (2 * PER_BLOCK) + i % PER_BLOCK;
       to[0] = make_uint4(rounded[0], rounded[1], rounded[2], rounded[3]);
       to[PER_BLOCK] = make_uint4(rest[0], rest[1], rest[2], rest[3]);
@@ -189,15 +186,16 @@ struct Walk {
 
   __device__ __forceinline__ Walk(int k, const Share& share, int of_passes) {
     steps = (k + STEP<BITS> - 1) / STEP<BITS>;
-    chunk_steps = CHUNK / STEP<BITS> / share.split * share.split;
     split = share.split;
+    const int most = CHUNK / STEP<BITS>;
+    chunk_steps = steps <= most ? (steps + split - 1) / split * split : most / split * split;
     part = int(threadIdx.x) / 32 % share.split;
     passes = of_passes;
   }
   __device__ __forceinline__ bool has_chunk() const { return chunk * chunk_steps < steps; }
-  __device__ __forceinline__ int count() const {
-    return (min(chunk_steps, steps - chunk * chunk_steps) + split - 1) / split;
-  }
+  /// Steps of the chunk, and units of a pass.
+  __device__ __forceinline__ int length() const { return min(chunk_steps, steps - chunk * chunk_steps); }
+  __device__ __forceinline__ int count() const { return (length() + split - 1) / split; }
   __device__ __forceinline__ int step() const { return chunk * chunk_steps + i * split + part; }
 };
 
@@ -261,23 +259,6 @@ __device__ __forceinline__ float2 pair_of(const float* parts, int split) {
   return v;
 }
 
-/// The L2 cache fetches this threadgroup's part of TO_L2 of the weights, from its first slot on.
-template <int BITS>
-__device__ __forceinline__ void fetch_to_l2(const Matrix& m, const Share& share) {
-#if __CUDA_ARCH__ >= 900
-  const u32 row_bytes = u32(m.k) * BITS / 8;
-  const int parts = m.swiglu ? 2 : 1;  // stretches of rows
-  const int rows = min(m.n - share.first, share.passes * share.slots) / parts;
-  const u32 bytes = min(u32(rows) * row_bytes, TO_L2 / gridDim.x / parts) & ~15u;
-  constexpr u32 PIECE = 4096;
-  for (u32 at = threadIdx.x * PIECE; at < bytes * parts; at += blockDim.x * PIECE) {
-    const u32 part = at >= bytes ? 1 : 0, from = at - part * bytes;
-    const char* p = (const char*)m.w + size_t(m.row(share.first + int(part))) * row_bytes + from;
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(min(PIECE, bytes - from)));
-  }
-#endif
-}
-
 /// All passes. `then` gets told when earlier kernels are done, and when the results of a round of passes are there.
 template <int BITS, bool HALF, int AHEAD, typename Then>
 __device__ __forceinline__ void product(const float* x, const float* norm, const Matrix& m, int split, int of_passes,
@@ -294,26 +275,29 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
 #pragma unroll
     for (int d = 0; d < AHEAD; d++) fetcher.next(ring[d]);
 
-    float early_norm[8];
     if (first_pass > 0) {
       __syncthreads();  // the results before have been read
     } else {
-      if (norm != nullptr && 8 * int(threadIdx.x) < m.k) {
-        *(float4*)early_norm = *(const float4*)(norm + 8 * threadIdx.x);
-        *(float4*)(early_norm + 4) = *(const float4*)(norm + 8 * threadIdx.x + 4);
+      if (norm != nullptr) {
+        for (int at = 32 * int(threadIdx.x); at < m.k; at += 32 * int(blockDim.x)) {
+          asm volatile("prefetch.global.L2 [%0];" ::"l"(norm + at));
+        }
       }
-      fetch_to_l2<BITS>(m, share);
       if (threadIdx.x < 24) s.zeros[threadIdx.x] = make_uint4(0, 0, 0, 0);
       wait_for_others();
       then.begin(share);
     }
     for (Walk<BITS> walk(m.k, share, passes); walk.has_chunk(); walk.chunk++) {
-      const int count = walk.count();
+      const int count = walk.count(), length = walk.length();
       if (walk.chunk > 0) __syncthreads();
       if (first_pass == 0 || walk.steps > walk.chunk_steps) {
-        const float more = stage<BITS>(x, norm, m.k, walk.chunk * walk.chunk_steps * STEP<BITS>,
-                                       count * split * STEP<BITS>, early_norm, s);
-        if (first_pass == 0) square += more;
+        const int k0 = walk.chunk * walk.chunk_steps * STEP<BITS>, staged = walk.length() * STEP<BITS>;
+        if (norm == nullptr) {
+          stage<BITS, false, 3>(x, norm, m.k, k0, staged, s);
+        } else {
+          const float more = stage<BITS, true, 2>(x, norm, m.k, k0, staged, s);
+          if (first_pass == 0) square += more;
+        }
         __syncthreads();
       }
       const int g = lane / 4, t = lane % 4;
@@ -331,7 +315,7 @@ __device__ __forceinline__ void product(const float* x, const float* norm, const
 #pragma unroll
         for (int d = 0; d < AHEAD; d++) {
           if (first + d < units) {
-            multiply<BITS, HALF>(ring[d], b, sums, of_128, total);
+            if (walk.part + walk.i * split < length) multiply<BITS, HALF>(ring[d], b, sums, of_128, total);
             b += b_stride;
             sums += split * STEP<BITS> / GROUP;
             if (++walk.i == count) {
@@ -534,6 +518,14 @@ __device__ __forceinline__ void attend_head(const float* q, const unsigned char*
   }
 }
 
+/// Where an attention's result is kept until it is staged: behind what will be staged.
+template <int BITS>
+__device__ __forceinline__ float* attended(Shared<BITS>& s) {
+  constexpr int MOST = 4096;
+  static_assert(CHUNK >= 2 * MOST);
+  return (float*)s.x + CHUNK - MOST;
+}
+
 template <int BITS, bool HALF>
 __device__ __forceinline__ void attend_project(const float* q, const Column* at, unsigned char* const* pages,
                                                const Matrix& m, float* y, const AttendProjectParams& p) {
@@ -554,7 +546,7 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
       const unsigned char* first_page = pages[slot_of(0, count, kv_slot, p.slots) / 32];
       const unsigned char* last_page = pages[kv_slot / 32];
       for (int head = int(threadIdx.x) / 32; head < p.heads; head += share.warps) {
-        attend_head(q, first_page, last_page, kv_slot, count, head, p, s.partials);
+        attend_head(q, first_page, last_page, kv_slot, count, head, p, attended(s));
       }
       __syncthreads();
     }
@@ -564,8 +556,7 @@ __device__ __forceinline__ void attend_project(const float* q, const Column* at,
     }
   };
   __shared__ Shared<BITS> s;
-  static_assert(PARTIALS >= 4096, "an attention's result");
-  product<BITS, HALF, 1>(s.partials, nullptr, m, p.split, 1, s, Then{q, at, pages, y, p, s, 0.0f});
+  product<BITS, HALF, 1>(attended(s), nullptr, m, p.split, 1, s, Then{q, at, pages, y, p, s, 0.0f});
 }
 
 #define QMV(name, bits, half)                                                                                       \
