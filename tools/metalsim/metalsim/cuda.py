@@ -59,9 +59,10 @@ def _wrapper(symbol: str, expression: str, kernel: source.Kernel, awaits: bool) 
             declared.append(f"{by_value}msl_cuda::passed<{kind}, {i}> {parameter.name}")
             arguments.append(parameter.name)
     bounds = f"__launch_bounds__({kernel.max_threads}) " if kernel.max_threads else ""
+    begin = "msl_cuda::begin_kernel(); " + ("" if awaits else "msl_cuda::await_inputs(); ")
     return (
         f'extern "C" __global__ {bounds}void {symbol}({", ".join(declared)}) {{ '
-        f"msl_cuda::begin_kernel(); {'' if awaits else 'msl_cuda::await_inputs(); '}{expression}({', '.join(arguments)}); }}"
+        f"{begin}{expression}({', '.join(arguments)}); }}"
     )
 
 
