@@ -20,7 +20,7 @@ from metalsim import CompileError, to_cuda  # noqa: E402
 
 _KERNELS = "// Kernels:\n"
 
-_CAPABILITY = 80  # of those in kernels/cuda: tensor cores that know bfloat
+_CAPABILITY = 80  # of those in kernels/cuda that do not say more: tensor cores that know bfloat
 
 _TABLES = """// tuning_tables.cpp: written by tools/embed_kernels.py.
 #include "gpu/tuning.h"
@@ -111,7 +111,8 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
         add(path, f"kHeader + {literal(shared[len(header) :])}", functions)
     for path in written:
         shared, functions = cuda_parts(path)
-        add(path, literal(shared), functions, f", {_CAPABILITY}")
+        needs = re.search(r"^// Compute capability (\d+)\.(\d)\.$", shared, flags=re.MULTILINE)
+        add(path, literal(shared), functions, f", {needs[1] + needs[2] if needs else _CAPABILITY}")
 
     out.mkdir(parents=True, exist_ok=True)
     for name, text in {

@@ -159,18 +159,26 @@ void GpuOps::attend_now(const Waiting& what, int columns) {
                 .k = ring.slots,
                 .columns = columns};
   const Tile tile = choose_(job);
-  const int splits = tile.split;
+  std::string name = job.kernel;
+  int splits = tile.split;
+  auto groups = static_cast<std::uint32_t>(splits);
+  std::uint32_t threads = tile.threads();
+  if (splits > 1 && queue_->has(name + "_cluster")) {  // which puts the parts together itself
+    name += "_cluster";
+    threads = 256;
+    groups = 8;
+    splits = 1;
+  }
   const AttendParams params{ring.heads, ring.head_dim, ring.slots, splits, static_cast<std::uint32_t>(ring.offset)};
   const std::size_t out_bytes = floats(heads * ring.head_dim);
   const std::size_t partial_bytes = splits == 1 ? 0 : floats(heads * splits * (ring.head_dim + 2));
   const ops::Place partial = splits == 1 ? ops::Place{} : scratch(partial_bytes);
   recorder_.add(
-      job.kernel,
+      name,
       {reads(what.q, out_bytes), columns_at(what.at, columns), page_table(ring),
        splits == 1 ? Operand{} : writes(partial, partial_bytes), splits == 1 ? writes(what.out, out_bytes) : Operand{}},
-      params,
-      {static_cast<std::uint32_t>(splits), static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)},
-      tile.threads(), {pages(ring, false)});
+      params, {groups, static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)}, threads,
+      {pages(ring, false)});
   if (splits > 1) {
     recorder_.add("attend_combine", {reads(partial, partial_bytes), writes(what.out, out_bytes)}, params,
                   {static_cast<std::uint32_t>(ring.heads), static_cast<std::uint32_t>(columns)}, 128);
@@ -197,7 +205,7 @@ void GpuOps::sample(ops::Place logits, int n, ops::Place draw, int stream, ops::
   flush();
   recorder_.add("sample",
                 {reads(logits, floats(n)), reads(draw, sizeof(ops::Draw)), writes(token, sizeof(std::int32_t))},
-                SampleParams{n, stream}, {1}, 1024);
+                SampleParams{n, stream}, {1}, n > 8192 ? 1024 : 512);
 }
 
 }  // namespace personaplex::gpu

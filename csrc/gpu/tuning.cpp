@@ -110,12 +110,11 @@ std::optional<Tile> tensor_rule(const Job& job, const Queue& queue) {
   return Tile{&kind, tiles * split, split, 1};
 }
 
-/// How many simdgroups share a sum over `octets` of values, where there are `sums` of them: enough to fill a large GPU,
-/// each with work enough.
-int codec_split(std::int64_t sums, std::int64_t octets) {
-  constexpr std::int64_t kEnough = 1024;
+/// How many simdgroups share a sum over `octets` of values, where there are `sums` of them: `enough` of them to fill a
+/// large GPU, each with work enough.
+int codec_split(std::int64_t sums, std::int64_t octets, std::int64_t enough = 1024) {
   int split = 1;
-  while (split < 8 && sums * split < kEnough && octets >= 16 * split) split *= 2;
+  while (split < 8 && sums * split < enough && octets >= 16 * split) split *= 2;
   return split;
 }
 
@@ -128,7 +127,7 @@ Tile conv_rule(const Job& job) {
   const std::int64_t sums = count(job.columns, job.columns <= 2 ? 2 : 8);
   const bool wide = job.columns > 2 && job.n > 8 && sums * count(job.n, 32) >= kMany;
   const std::int64_t of_outputs = count(job.n, wide ? 32 : 8);
-  const int split = codec_split(sums * of_outputs, job.k / 8);
+  const int split = codec_split(sums * of_outputs, job.k / 8, job.columns <= 2 ? 4096 : 1024);
   const auto sets = static_cast<int>(std::min<std::int64_t>(std::max(1, 4 / split), of_outputs));
   return tile(job, job.columns <= 2 ? "p2_o8" : wide ? "p8_o32" : "p8_o8", split * sets, split, 1);
 }

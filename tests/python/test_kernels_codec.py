@@ -311,7 +311,7 @@ def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
 LINEARS = [  # variant, columns, outputs, inputs, simdgroups, splits, parts
     ("store", 1, 24, 64, 4, 4, 0),
     ("store", 3, 35, 20, 8, 2, 0),
-    ("gelu", 2, 70, 33, 6, 3, 0),
+    ("gelu", 2, 70, 33, 6, 2, 0),
     ("add", 2, 66, 530, 8, 8, 3),
     ("add", 1, 9, 700, 2, 1, 0),
     ("norm_store", 2, 24, 96, 4, 2, 0),
