@@ -116,7 +116,7 @@ const std::vector<std::pair<std::string, std::function<void(Small&)>>>& programs
        [](Small& s) {
          const Config& config = s.engine->config();
          std::vector<float> pcm(static_cast<std::size_t>(config.mimi.frame_samples()), 0.1F);
-         const std::vector<int> codes(static_cast<std::size_t>(config.codebooks()), later(1));
+         const std::vector<int> codes(static_cast<std::size_t>(config.codebooks()), later(config.codebooks()));
          s.engine->frame(*s.state, pcm, question(config), codes, {});
        }},
   };
