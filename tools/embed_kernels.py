@@ -1,4 +1,4 @@
-"""Writes the C++ files that hold kernels/*.metal: as they are, and translated to CUDA C++, beside kernels/cuda/*.cu. A step
+"""Writes the C++ files that hold kernels/*.metal, as they are and translated to CUDA C++, and kernels/cuda/*.cu: a step
 of the build.
 
     python tools/embed_kernels.py --compiler CXX --out FOLDER [FILE ...]
@@ -19,7 +19,7 @@ from metalsim import CompileError, to_cuda  # noqa: E402
 
 _KERNELS = "// Kernels:\n"
 
-_CAPABILITY = 80  # of those in kernels/cuda: tensor cores that know bfloat
+CAPABILITY = 80  # of those in kernels/cuda: tensor cores that know bfloat
 
 _FILE = """// {name}: written by tools/embed_kernels.py.
 #include "gpu/kernel_source.h"
@@ -56,19 +56,23 @@ def common_start(texts: list[str]) -> str:
     return first[: first.rfind("\n", 0, same) + 1]
 
 
+def with_includes(path: Path, seen: set[Path]) -> str:
+    """A file's text, and in it once what it includes."""
+    if path in seen:
+        return ""
+    seen.add(path)
+    text = re.sub(r"^#pragma once\n", "", path.read_text("utf-8"), flags=re.MULTILINE)
+    return re.sub(r'^#include "(.+)"$', lambda m: with_includes(path.parent / m[1], seen), text, flags=re.MULTILINE)
+
+
 def cuda_parts(path: Path) -> tuple[str, dict[str, str]]:
     """What the kernels of a .cu file share, with what it includes, and the lines after `// Kernels:`, each of which
     defines the kernel that its first argument names. CompileError for any other line there."""
-
-    def included(match: re.Match[str]) -> str:
-        return re.sub(r"^#pragma once\n", "", (path.parent / match[1]).read_text("utf-8"), flags=re.MULTILINE)
-
-    text = re.sub(r'^#include "(.+)"$', included, path.read_text("utf-8"), flags=re.MULTILINE)
-    shared, mark, lines = text.partition(_KERNELS)
+    shared, mark, lines = with_includes(path, set()).partition(_KERNELS)
     kernels = {}
     for line in lines.strip().split("\n") if mark else []:
         match = re.fullmatch(r"[A-Z_]+\((\w+)[,)].*", line)
-        if match is None:
+        if match is None or line.endswith(";"):
             raise CompileError(f"{path.name}: expected MACRO(HOST_NAME, ...) after {_KERNELS.strip()}, got {line}")
         kernels[match[1]] = line
     if not kernels:
@@ -96,7 +100,7 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
         add(path, f"kHeader + {literal(shared[len(header) :])}", functions)
     for path in written:
         shared, functions = cuda_parts(path)
-        add(path, literal(shared), functions, f", {_CAPABILITY}")
+        add(path, literal(shared), functions, f", {CAPABILITY}")
 
     out.mkdir(parents=True, exist_ok=True)
     for name, text in {

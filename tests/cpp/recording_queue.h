@@ -62,8 +62,8 @@ struct TrackedMemory final : ops::Memory {
 /// barriers are where data flows; what is read of scratch memory was written by a kernel before.
 class RecordingQueue final : public Queue {
  public:
-  /// The kernels of what is recorded go to `lists`, which outlives the queue.
-  explicit RecordingQueue(std::vector<std::vector<std::string>>& lists) : lists_(lists) {
+  /// The kernels of what is recorded go to `lists`, which outlives the queue. `own`: with those of kernels/cuda.
+  explicit RecordingQueue(std::vector<std::vector<std::string>>& lists, bool own = false) : own_(own), lists_(lists) {
     for (const CudaSource& source : cuda_sources()) {
       for (const auto& [name, text] : source.kernels) declarations_[name] = text.substr(0, text.find('{'));
     }
@@ -82,6 +82,8 @@ class RecordingQueue final : public Queue {
     }
     return *kernel;
   }
+  bool has(const std::string& name) const override { return own_ && declarations_.count(name) == 1; }
+  int cores() const override { return 4; }
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (const Dispatch& d : dispatches) check(d);
     check_barriers(dispatches);
@@ -107,9 +109,10 @@ class RecordingQueue final : public Queue {
     for (auto at = declaration.find("::passed<"); at != std::string::npos; at = declaration.find("::passed<", at + 1)) {
       ++parameters;
     }
-    CHECK(d.arguments.size() + 1 == parameters);
+    const bool translated = parameters > 0;
+    if (translated) CHECK(d.arguments.size() + 1 == parameters);
     CHECK(d.params.size() % 4 == 0);
-    std::size_t most = 1024;
+    std::size_t most = translated ? 1024 : 512;
     const std::string bounds = "__launch_bounds__(";
     if (const auto at = declaration.find(bounds); at != std::string::npos) {
       most = std::stoul(declaration.substr(at + bounds.size()));
@@ -157,6 +160,7 @@ class RecordingQueue final : public Queue {
     }
   }
 
+  bool own_;
   std::vector<std::vector<std::string>>& lists_;
   std::map<std::string, std::string> declarations_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;
