@@ -51,7 +51,7 @@ def cpp(name: str, kind: str, function: str, entries: Iterable[str], constants: 
 
 def common_start(texts: list[str]) -> str:
     """The whole lines with which all texts begin."""
-    first, last = min(texts), max(texts)
+    first, last = min(texts, default=""), max(texts, default="")
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[: first.rfind("\n", 0, same) + 1]
 

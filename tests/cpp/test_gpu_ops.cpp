@@ -173,7 +173,7 @@ TEST_CASE("gpu: products on tensor cores, where there are kernels for it and mat
       engine->prefill_tokens(*state, std::vector<std::vector<int>>(columns, any_frame(config).column));
       const std::multiset<std::string> prefill(lists.back().begin(), lists.back().end());
       CHECK(prefill.count("qkv_bf16_mma_" + tile) == layers);
-      CHECK(prefill.count("qmv_bf16_mma_" + tile) == 3 * layers);
+      CHECK(prefill.count("qmv_bf16_mma_" + tile) == 3 * (layers - 1));  // nobody asks for the last one's result
     }
   }
   // Groups of 32, and a K that is no multiple of what a lane reads at once.
