@@ -19,17 +19,20 @@ Tick = Callable[[], object]
 class Frame:
     """Milliseconds of one step, and how much it saw.
 
-    temporal and depformer are None where the step was not split; `whole` is False where splitting may have cost time.
+    The parts are None where the step was whole; where it was split into them, that may have cost time.
     """
 
     position: int  # temporal positions before it
     heard: int  # frames that Mimi had heard before it
-    mimi_encode: float
+    mimi_encode: float | None
     temporal: float | None
     depformer: float | None
-    mimi_decode: float
+    mimi_decode: float | None
     total: float
-    whole: bool
+
+    @property
+    def whole(self) -> bool:
+        return self.temporal is None
 
 
 @dataclass
@@ -58,7 +61,6 @@ class Conversation:
         self._codebooks, self._card = int(config["codebooks"]), int(config["card"])
         rng = np.random.default_rng(0)
         self._pcm = (0.05 * rng.standard_normal(int(config["frame_samples"]))).astype(np.float32)
-        self._lazy = model.info["engine"] == "graph"  # splitting a frame makes it evaluate twice
         self.position = int(self._session.position)
         self._heard = 0
 
@@ -73,21 +75,20 @@ class Conversation:
             out.depformer_ms,
             out.decode_ms,
             out.step_ms,
-            whole=not (split and self._lazy),
         )
         self.position += 1
         self._heard += 1
         return frame
 
     def run(self, count: int, paced: bool = False, tick: Tick = lambda: None) -> list[Frame]:
-        """Times `count` frames; of the graph engine every other one is split. Paced: one begins every 80 ms, as in a
-        conversation, or at once when it is late."""
+        """Times `count` frames, every other one split. Paced: one begins every 80 ms, as in a conversation, or at once
+        when it is late."""
         frames = []
         start = time.perf_counter()
         for i in range(count):
             if paced:
                 time.sleep(max(0.0, start + i * FRAME_MS / 1e3 - time.perf_counter()))
-            frames.append(self.step(split=not self._lazy or i % 2 == 0))
+            frames.append(self.step(split=i % 2 == 0))
             tick()
         return frames
 
@@ -122,10 +123,10 @@ def frame_bytes(model: personaplex.Model, frames: Iterable[Frame]) -> dict[str, 
 
 
 def times(frames: Iterable[Frame], part: str) -> list[float]:
-    """Milliseconds of a part, or the "total", over all frames that tell it: those that nothing slowed, where there are
-    any."""
+    """Milliseconds of a part over the frames that were split into them; or the "total", over those that were not, where
+    there are any."""
     frames = [f for f in frames if getattr(f, part) is not None]
-    if part not in ("temporal", "depformer"):
+    if part == "total":
         frames = [f for f in frames if f.whole] or frames
     return [float(getattr(f, part)) for f in frames]
 

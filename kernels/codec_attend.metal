@@ -14,10 +14,18 @@
 //
 // Work: a threadgroup does one head of two columns and one of `slices` of the outputs; every slice repeats the
 // attention, which reads head_dim * 2 * positions floats. Grid (heads, slices, ceil(columns / 2)), 512 threads.
-// head_dim at most 128 and a multiple of 4; the pair of columns together sees at most 512 positions.
+// head_dim at most 128 and a multiple of 4. A lane reads 16 bytes of a row, so that up to 32 lanes share a row; each
+// such team goes through its own positions with its own running maximum, and the teams are put together at the end.
 //   codec_attend
 #include <metal_stdlib>
 using namespace metal;
+
+#ifdef METALSIM_CUDA
+// What is before it may run while the kernel before this one ends; the columns and all they lead to come from the host.
+#define AWAIT_INPUTS() msl_cuda::await_inputs()
+#else
+#define AWAIT_INPUTS()
+#endif
 
 struct CodecAttendParams {
   int columns;  // T
@@ -37,9 +45,10 @@ constant constexpr int kPage = 32;        // slots
 constant constexpr int kColumnWords = 6;  // of a column's description: see codec_qkv.metal
 constant constexpr int kSlotWord = 4;
 constant constexpr int kFirstWord = 2;
-constant constexpr int kMaxPositions = 512;
 constant constexpr int kMaxHeadDim = 128;
-constant constexpr int kAhead = 4;  // rows of a thread that are under way together
+constant constexpr int kSimdgroups = kThreads / 32;
+constant constexpr int kAhead = 4;          // rows of a team that are under way together
+constant constexpr float kLowest = -3e38f;  // of a team that has seen nothing; unlike infinity it can be subtracted
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
   for (int i = 0; i < 4; i++) {
@@ -66,11 +75,9 @@ METAL_FUNC float dot4(float4 a, float4 b, float sum) {
   return metal::fma(a.w, b.w, sum);
 }
 
-/// Row `slot` of a head's keys (side = head) or values (side = heads + head).
-METAL_FUNC device const float4* row_of(device uchar* const device* pages, uint offset, int side, int slot,
-                                       int head_dim) {
-  device const float* page = (device const float*)(pages[slot / kPage] + offset);
-  return (device const float4*)(page + (side * kPage + slot % kPage) * head_dim);
+/// Row `slot` of a head's keys (side = head) or values (side = heads + head) in its page.
+METAL_FUNC device const float4* row_of(device const uchar* page, uint offset, int side, int slot, int quads) {
+  return (device const float4*)(page + offset) + (side * kPage + slot % kPage) * quads;
 }
 
 /// The slot of position `i` after the one in slot `start`.
@@ -89,147 +96,152 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
     uint lid [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]],
     uint sg [[simdgroup_index_in_threadgroup]]) {
-  threadgroup float weight[kColumns * kMaxPositions];
-  threadgroup float4 gathered4[kColumns * kThreads];  // [group of positions][column][head_dim / 4]
+  threadgroup float4 gathered4[kSimdgroups * kColumns * kMaxHeadDim / 4];  // [simdgroup][column][head_dim]
   threadgroup float4 seen4[kColumns * kMaxHeadDim / 4];
-  threadgroup float4 asked4[kColumns * kMaxHeadDim / 4];
+  threadgroup float largest[kColumns * kSimdgroups];
+  threadgroup float totals[kColumns * kSimdgroups];
   threadgroup float* seen = (threadgroup float*)seen4;
-  threadgroup float* asked = (threadgroup float*)asked4;
 
   const int head = int(tgid.x);
   const int first = int(tgid.z) * kColumns;
   const int columns = min(kColumns, p.columns - first);
   const int in_row = (p.head_dim + 7) / 8 * 8;
 
-  // Positions relative to the oldest one that either column sees; they fit 32 bits, of which the low words know enough.
-  device const int* last = at + (first + columns - 1) * kColumnWords;
-  int oldest = 0;  // distance of the oldest from the last column
-  for (int t = 0; t < columns; t++) oldest = max(oldest, last[0] - at[(first + t) * kColumnWords + kFirstWord]);
-  const int count = oldest + 1;
-  int start = last[kSlotWord] - oldest;
-  if (start < 0) start += p.slots;
-
-  for (int i = int(lid); i < kColumns * p.head_dim; i += kThreads) {
-    const int t = i / p.head_dim;
-    asked[i] = t < columns ? q[((first + t) * p.heads + head) * p.head_dim + i % p.head_dim] * p.factor : 0.0f;
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-
-  // Values: head_dim / 4 threads for a row, as many rows at once as there are threads. The first ones, and the first
-  // weights of out_proj, are asked for now.
-  const int quads = p.head_dim / 4;
-  const int together = kThreads / quads;
-  const int group = int(lid) / quads;
-  const int quad = int(lid) % quads;
-  float4 v[kAhead];
-  for (int u = 0; u < kAhead; u++) {
-    const int slot = slot_of(start, min(group + u * together, count - 1), p.slots);
-    v[u] = row_of(pages, p.offset, p.heads + head, slot, p.head_dim)[quad];
-  }
+  // The weights of a lane's first outputs, and their scales.
   const int output = int(lane) % 8;
   const int octets = in_row / 8;
   const int panels = (p.outputs + 7) / 8;
   const int first_panel = panels * int(tgid.y) / p.slices + int(sg);
+  const int asked_panel = min(first_panel, panels - 1);
   uint4 ahead[kMaxHeadDim / 32];
   for (int u = 0; u < kMaxHeadDim / 32; u++) {
     const int o = min(int(lane) / 8 + 4 * u, octets - 1);
-    ahead[u] =
-        weights[((size_t(min(first_panel, panels - 1)) * size_t(p.heads) + size_t(head)) * size_t(octets) + o) * 8 +
-                output];
+    ahead[u] = weights[((size_t(asked_panel) * size_t(p.heads) + size_t(head)) * size_t(octets) + o) * 8 + output];
   }
+  const int first_output = min(asked_panel * 8 + output, p.outputs - 1);
+  float first_scale = scales[first_output];
+  if (p.layer_scale != 0) first_scale *= layer_scale[first_output];
 
-  // Scores: 8 lanes a key, some keys at once; beyond the end the last one again.
-  constexpr int kStep = kThreads / 8;
-  for (int base = 0; base < count; base += kAhead * kStep) {
-    const int first_key = base + int(lid) / 8;
-    device const float4* keys[kAhead];
-    float sums[kAhead * kColumns];
-    for (int u = 0; u < kAhead; u++) {
-      keys[u] =
-          row_of(pages, p.offset, head, slot_of(start, min(first_key + u * kStep, count - 1), p.slots), p.head_dim);
-      for (int t = 0; t < kColumns; t++) sums[u * kColumns + t] = 0.0f;
-    }
-    for (int j = int(lane) % 8; j < p.head_dim / 4; j += 8) {
-      float4 k[kAhead];
-      for (int u = 0; u < kAhead; u++) k[u] = keys[u][j];
-      for (int t = 0; t < kColumns; t++) {
-        const float4 x = asked4[t * (p.head_dim / 4) + j];
-        for (int u = 0; u < kAhead; u++) sums[u * kColumns + t] = dot4(x, k[u], sums[u * kColumns + t]);
-      }
-    }
-    for (int u = 0; u < kAhead; u++) {
-      for (int t = 0; t < kColumns; t++) {
-        float sum = sums[u * kColumns + t];
-        for (int d = 1; d < 8; d *= 2) sum += simd_shuffle_xor(sum, ushort(d));
-        const int i = first_key + u * kStep;
-        if (lane % 8 == 0 && i < count) weight[t * kMaxPositions + i] = sum;
-      }
-    }
+  // Positions relative to the oldest one that either column sees; they fit 32 bits, of which the low words know enough.
+  // Column t sees [from, to). A column that is not there sees the last position, so that all is finite.
+  device const int* last = at + (first + columns - 1) * kColumnWords;
+  int since[kColumns];  // distances from the last column's position
+  int behind[kColumns];
+  for (int t = 0; t < kColumns; t++) {
+    device const int* column = at + (first + min(t, columns - 1)) * kColumnWords;
+    since[t] = last[0] - column[kFirstWord];
+    behind[t] = last[0] - column[0];
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-
-  // What column t sees: [from, to). A column that is not there sees the last position, so that all is finite.
-  float largest[kColumns];
-  float total[kColumns];
+  const int oldest = max(since[0], since[1]);
+  const int count = oldest + 1;
+  int start = last[kSlotWord] - oldest;
+  if (start < 0) start += p.slots;
   int from[kColumns];
   int to[kColumns];
   for (int t = 0; t < kColumns; t++) {
-    from[t] = count - 1;
-    to[t] = count;
-    if (t < columns) {
-      device const int* column = at + (first + t) * kColumnWords;
-      from[t] = oldest - (last[0] - column[kFirstWord]);
-      to[t] = count - (last[0] - column[0]);
-    }
-    float most = -INFINITY;
-    for (int u = 0; u < kMaxPositions / 32; u++) {
-      const int i = u * 32 + int(lane);
-      if (i >= from[t] && i < to[t]) most = max(most, weight[t * kMaxPositions + i]);
-    }
-    largest[t] = simd_max(most);
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (int t = 0; t < kColumns; t++) {
-    for (int i = int(lid); i < count; i += kThreads) {
-      const float score = weight[t * kMaxPositions + i];
-      weight[t * kMaxPositions + i] = i >= from[t] && i < to[t] ? metal::precise::exp(score - largest[t]) : 0.0f;
-    }
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (int t = 0; t < kColumns; t++) {
-    float sum = 0.0f;
-    for (int u = 0; u < kMaxPositions / 32; u++) {
-      const int i = u * 32 + int(lane);
-      if (i < count) sum += weight[t * kMaxPositions + i];
-    }
-    total[t] = simd_sum(sum);
+    from[t] = oldest - since[t];
+    to[t] = count - behind[t];
   }
 
-  if (group < together) {
-    float4 sums[kColumns] = {float4(0.0f), float4(0.0f)};
-    for (int base = group; base < count; base += kAhead * together) {
-      for (int u = 0; u < kAhead; u++) {
-        const int i = base + u * together;
-        if (i >= count) break;
-        for (int t = 0; t < kColumns; t++) sums[t] += v[u] * weight[t * kMaxPositions + i];
+  const int quads = p.head_dim / 4;
+  int lanes = 1;  // of a team
+  while (lanes < quads) lanes *= 2;
+  const int teams = 32 / lanes;
+  const int quad = min(int(lane) % lanes, quads - 1);
+  const int team = int(lane) / lanes;
+  const bool in_team = int(lane) % lanes < quads;
+  const int together = kSimdgroups * teams;
+  const int begin = int(sg) * teams;
+  device const uchar* first_pages[kAhead];
+  for (int u = 0; u < kAhead; u++) {
+    first_pages[u] = pages[slot_of(start, min(begin + team + u * together, count - 1), p.slots) / kPage];
+  }
+  AWAIT_INPUTS();
+
+  float4 asked[kColumns];
+  for (int t = 0; t < kColumns; t++) {
+    const int row = (first + min(t, columns - 1)) * p.heads + head;
+    asked[t] = in_team ? ((device const float4*)q)[row * quads + quad] * p.factor : float4(0.0f);
+  }
+
+  float most[kColumns] = {kLowest, kLowest};
+  float total[kColumns] = {0.0f, 0.0f};
+  float4 sums4[kColumns] = {float4(0.0f), float4(0.0f)};
+#pragma unroll 1
+  for (int base = begin; base < count; base += kAhead * together) {
+    float4 k[kAhead];
+    float4 v[kAhead];
+    for (int u = 0; u < kAhead; u++) {
+      const int slot = slot_of(start, min(base + team + u * together, count - 1), p.slots);
+      device const uchar* page = first_pages[u];
+      if (base != begin) page = pages[slot / kPage];
+      k[u] = row_of(page, p.offset, head, slot, quads)[quad];
+      v[u] = row_of(page, p.offset, p.heads + head, slot, quads)[quad];
+    }
+    for (int t = 0; t < kColumns; t++) {
+      float scores[kAhead];
+      for (int u = 0; u < kAhead; u++) scores[u] = dot4(asked[t], k[u], 0.0f);
+#pragma unroll 1
+      for (int d = 1; d < lanes; d *= 2) {
+        for (int u = 0; u < kAhead; u++) scores[u] += simd_shuffle_xor(scores[u], ushort(d));
       }
+      float more = most[t];
+      bool sees[kAhead];
       for (int u = 0; u < kAhead; u++) {
-        const int slot = slot_of(start, min(base + (kAhead + u) * together, count - 1), p.slots);
-        v[u] = row_of(pages, p.offset, p.heads + head, slot, p.head_dim)[quad];
+        const int i = base + team + u * together;
+        sees[u] = i >= from[t] && i < to[t];
+        if (sees[u]) more = max(more, scores[u]);
+      }
+      const float shrink = metal::precise::exp(most[t] - more);
+      most[t] = more;
+      total[t] *= shrink;
+      sums4[t] *= shrink;
+      for (int u = 0; u < kAhead; u++) {
+        const float weight = sees[u] ? metal::precise::exp(scores[u] - more) : 0.0f;
+        total[t] += weight;
+        sums4[t] += v[u] * weight;
       }
     }
-    for (int t = 0; t < kColumns; t++) gathered4[(group * kColumns + t) * quads + quad] = sums[t];
+  }
+
+  // The teams of the simdgroup, then the simdgroups that had any position.
+  for (int t = 0; t < kColumns; t++) {
+    const float all = simd_max(most[t]);
+    const float shrink = metal::precise::exp(most[t] - all);
+    total[t] *= shrink;
+    sums4[t] *= shrink;
+#pragma unroll 1
+    for (int d = lanes; d < 32; d *= 2) {
+      total[t] += simd_shuffle_xor(total[t], ushort(d));
+      for (int j = 0; j < 4; j++) sums4[t][j] += simd_shuffle_xor(sums4[t][j], ushort(d));
+    }
+    if (in_team && team == 0) gathered4[(int(sg) * kColumns + t) * quads + quad] = sums4[t];
+    if (lane == 0) {
+      largest[t * kSimdgroups + int(sg)] = all;
+      totals[t * kSimdgroups + int(sg)] = total[t];
+    }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  threadgroup const float* gathered = (threadgroup const float*)gathered4;
-  for (int i = int(lid); i < kColumns * in_row; i += kThreads) {
-    const int t = i / in_row;
-    const int j = i % in_row;
+  if (int(sg) * 32 < kColumns * in_row) {
+    // Lane s has simdgroup s of the first column, lane 16 + s of the second.
+    float all = largest[lane];
+    for (ushort d = 1; d < kSimdgroups; d *= 2) all = max(all, simd_shuffle_xor(all, d));
+    const float share = metal::precise::exp(largest[lane] - all);
+    float whole = totals[lane] * share;
+    for (ushort d = 1; d < kSimdgroups; d *= 2) whole += simd_shuffle_xor(whole, d);
+    const float portion = share / whole;
+    threadgroup const float* gathered = (threadgroup const float*)gathered4;
+    const int t = int(lid) < in_row ? 0 : 1;
+    const int j = int(lid) - t * in_row;
     float sum = 0.0f;
-    if (j < p.head_dim) {
-      for (int g = 0; g < together; g++) sum += gathered[(g * kColumns + t) * p.head_dim + j];
+    const int used = min(kSimdgroups, (count + teams - 1) / teams);
+#pragma unroll 4
+    for (int s = 0; s < used; s++) {
+      const float portion0 = simd_shuffle(portion, ushort(s));
+      const float portion1 = simd_shuffle(portion, ushort(kSimdgroups + s));
+      if (j < p.head_dim) sum += gathered[(s * kColumns + t) * p.head_dim + j] * (t == 0 ? portion0 : portion1);
     }
-    seen[i] = sum / (t == 0 ? total[0] : total[1]);
+    if (j < in_row) seen[int(lid)] = sum;
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
@@ -254,8 +266,9 @@ METAL_FUNC int slot_of(int start, int i, int slots) { return start + i < slots ?
       sums[t] += simd_shuffle_xor(sums[t], ushort(8));
       sums[t] += simd_shuffle_xor(sums[t], ushort(16));
       if (lane < 8 && t < columns && n < p.outputs) {
-        const float y = sums[t] * scales[n];
-        partials[(head * p.columns + first + t) * p.outputs + n] = p.layer_scale != 0 ? y * layer_scale[n] : y;
+        float scale = first_scale;
+        if (panel != first_panel) scale = p.layer_scale != 0 ? scales[n] * layer_scale[n] : scales[n];
+        partials[(head * p.columns + first + t) * p.outputs + n] = sums[t] * scale;
       }
     }
   }

@@ -26,6 +26,12 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
 struct CodecConvParams {
   int count;         // positions
   int outputs;       // N
@@ -91,36 +97,60 @@ template <int P, int O>
   const int octets = p.groups * in_group;
   const int begin = octets * split / p.splits;
   const int end = octets * (split + 1) / p.splits;
-  const int fill = p.replicate > 0 && is_first[0] != 0 ? p.replicate * p.columns_in : 0;
-
   // Outputs beyond the last panel repeat it and are dropped at the end.
   const int output = int(lane) % O;
   const int share = int(lane) / O;
   const int panel = min((first_output + output) / 8, (p.outputs + 7) / 8 - 1);
   device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output % 8;
 
+  // What a thread's outputs need at the end, where all are of the same column: asked for now.
+  const int set_out = int(lid) / (O * P);
+  const int n_out = min((int(tgid.x) * sets + set_out) * O + int(lid) % O, p.outputs - 1);
+  const float scale = scales[n_out];
+  const float more = (p.flags & 1) != 0 ? bias[n_out] : 0.0f;
+
   float sums[P];
   for (int m = 0; m < P; m++) sums[m] = 0.0f;
+  int fill = 0;
+  // Four values of a position at a time, where they cannot be in two groups.
+  const bool by_four = (p.width | p.row_stride | p.group_stride | (p.replicate > 0 ? p.columns_in : 0)) % 4 == 0;
   for (int chunk = begin; chunk < end; chunk += kChunk / 8) {
     // All that the chunk needs is asked for before any of it is waited for.
     uint4 ahead[kOctets];
     for (int u = 0; u < kOctets; u++) ahead[u] = w[size_t(min(chunk + share + u * kSharing, end - 1)) * 8];
-    float values[kStaged / 32];
-    for (int u = 0; u < kStaged / 32; u++) {
-      const int i = u * 32 + int(lane);
-      const int m = first + i / kChunk;
-      const int octet = chunk + i % kChunk / 8;
-      const int group = p.groups == 1 ? 0 : octet / in_group;
-      const int j = (octet - group * in_group) * 8 + i % 8;
-      values[u] = 0.0f;
-      if (m < p.count && octet < end && j < p.width) {
+    if (chunk == begin) {
+      AWAIT_INPUTS();
+      if (p.replicate > 0 && is_first[0] != 0) fill = p.replicate * p.columns_in;
+    } else {
+      simdgroup_barrier(mem_flags::mem_threadgroup);
+    }
+    if (by_four) {
+      float4 values[kStaged / 128];
+      for (int u = 0; u < kStaged / 128; u++) {
+        const int i = u * 32 + int(lane);
+        const int m = first + i / (kChunk / 4);
+        const int octet = chunk + i % (kChunk / 4) / 2;
+        const int group = p.groups == 1 ? 0 : octet / in_group;
+        const int j = (octet - group * in_group) * 8 + i % 2 * 4;
         int at = m * p.row_stride + group * p.group_stride + j;
         if (at < fill) at = fill + at % p.columns_in;
-        values[u] = window[at];
+        values[u] = float4(0.0f);
+        if (m < p.count && octet < end && j < p.width) values[u] = *(device const float4*)(window + at);
+      }
+      for (int u = 0; u < kStaged / 128; u++) ((threadgroup float4*)mine)[u * 32 + int(lane)] = values[u];
+    } else {
+#pragma unroll 4
+      for (int u = 0; u < kStaged / 32; u++) {
+        const int i = u * 32 + int(lane);
+        const int m = first + i / kChunk;
+        const int octet = chunk + i % kChunk / 8;
+        const int group = p.groups == 1 ? 0 : octet / in_group;
+        const int j = (octet - group * in_group) * 8 + i % 8;
+        int at = m * p.row_stride + group * p.group_stride + j;
+        if (at < fill) at = fill + at % p.columns_in;
+        mine[i] = m < p.count && octet < end && j < p.width ? window[at] : 0.0f;
       }
     }
-    simdgroup_barrier(mem_flags::mem_threadgroup);
-    for (int u = 0; u < kStaged / 32; u++) mine[u * 32 + int(lane)] = values[u];
     simdgroup_barrier(mem_flags::mem_threadgroup);
     // Beyond the end, x is 0.
     for (int u = 0; u < kOctets; u++) {
@@ -146,8 +176,7 @@ template <int P, int O>
     if (m >= p.count || n >= p.outputs) continue;
     float sum = 0.0f;
     for (int s = 0; s < p.splits; s++) sum += staged[(i / (O * P) * p.splits + s) * kStaged + i % (O * P)];
-    float y = sum * scales[n];
-    if ((p.flags & 1) != 0) y += bias[n];
+    float y = n == n_out ? sum * scale + more : sum * scales[n] + ((p.flags & 1) != 0 ? bias[n] : 0.0f);
     const int at = m * p.outputs + n;
     if ((p.flags & 2) != 0) y += residual[at];
     if ((p.flags & 4) != 0) raw[at] = y;

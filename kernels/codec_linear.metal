@@ -16,12 +16,18 @@
 // where parts > 0, 2 and 3 with norm, 6 with add where params says so. 7 is written; it is none of the others.
 //
 // Work: a simdgroup does 8 outputs (4 lanes each) of 2 columns for one of `splits` parts of the octets. A threadgroup
-// has S <= 8 simdgroups, S a multiple of splits. Grid (ceil(outputs / (8 * S / splits)), ceil(columns / 2), 1), 32 * S
-// threads. With norm, every threadgroup normalizes x for itself: inputs rounded up
-// to 8 at most 64 * S.
+// has S <= 8 simdgroups, S a multiple of splits, which is a power of 2. Grid (ceil(outputs / (8 * S / splits)),
+// ceil(columns / 2), 1), 32 * S threads. With norm, every threadgroup normalizes x for itself: inputs rounded up to 8
+// at most 64 * S.
 //   codec_linear_store  codec_linear_add  codec_linear_gelu  codec_linear_norm_store  codec_linear_norm_gelu
 #include <metal_stdlib>
 using namespace metal;
+
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
 
 struct CodecLinearParams {
   int columns;      // T
@@ -38,7 +44,6 @@ constant constexpr int kColumns = 2;
 constant constexpr int kMaxSimdgroups = 8;
 constant constexpr int kStaged = 256;  // values of a column that a simdgroup stages together
 constant constexpr int kMaxNormed = 512;
-constant constexpr int kOwn = 4;    // values that a thread normalizes
 constant constexpr int kParts = 8;  // partials that are under way together
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
@@ -81,6 +86,78 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
   }
 }
 
+/// Four values of a row of `count`, from k on; zeros beyond its end. kAligned: `count` is a multiple of 4.
+template <bool kAligned>
+METAL_FUNC float4 four(device const float* row, int k, int count) {
+  if (kAligned) return k < count ? *(device const float4*)(row + k) : float4(0.0f);
+  float4 v = float4(0.0f);
+#pragma unroll 1
+  for (int i = k; i < k + 4; i++) v = float4(v.y, v.z, v.w, i < count ? row[i] : 0.0f);
+  return v;
+}
+
+/// Four values of a row of x, and what there is in partials for it.
+template <bool kAligned>
+METAL_FUNC float4 with_partials(device const float* x, device const float* partials, constant CodecLinearParams& p,
+                                int row, int k) {
+  float4 own = four<kAligned>(x + row * p.inputs, k, p.inputs);
+#pragma unroll 1
+  for (int part = 0; part < p.parts; part += kParts) {
+    float4 more[kParts];
+    for (int v = 0; v < kParts; v++) {
+      more[v] = four<kAligned>(partials + (min(part + v, p.parts - 1) * p.columns + row) * p.inputs, k, p.inputs);
+    }
+    for (int v = 0; v < kParts; v++) {
+      if (part + v < p.parts) own += more[v];
+    }
+  }
+  return own;
+}
+
+/// A simdgroup's part of mean and variance of two rows of `count` values, of which each thread has four of one, v, in
+/// the order of the threads; those beyond the end count for nothing.
+METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint sg, threadgroup float4* moments) {
+  float sums[kColumns];
+  float weights[kColumns];
+  const float here = float(clamp(count - k, 0, 4));
+  for (int c = 0; c < kColumns; c++) {
+    sums[c] = simd_sum(t == c ? v.x + v.y + v.z + v.w : 0.0f);
+    weights[c] = simd_sum(t == c ? here : 0.0f);
+  }
+  float mean[kColumns];
+  for (int c = 0; c < kColumns; c++) mean[c] = sums[c] / max(weights[c], 1.0f);
+  const float own_mean = t == 0 ? mean[0] : mean[1];
+  float squares = 0.0f;
+  for (int j = 0; j < 4; j++) {
+    const float d = k + j < count ? v[j] - own_mean : 0.0f;
+    squares = metal::fma(d, d, squares);
+  }
+  for (int c = 0; c < kColumns; c++) {
+    const float all = simd_sum(t == c ? squares : 0.0f);
+    if (lane == 0) {
+      moments[int(sg) * kColumns + c] = float4(mean[c], all, weights[c], 0.0f);
+    }
+  }
+}
+
+/// Mean and 1 / deviation of row t, from all simdgroups' parts, after a barrier.
+METAL_FUNC float2 norm_of(threadgroup const float4* moments, int t, float inverse, int simdgroups) {
+  float mean = 0.0f;
+#pragma unroll 4
+  for (int s = 0; s < simdgroups; s++) {
+    const float4 part = moments[s * kColumns + t];
+    mean = metal::fma(part.x, part.z * inverse, mean);
+  }
+  float squares = 0.0f;
+#pragma unroll 4
+  for (int s = 0; s < simdgroups; s++) {
+    const float4 part = moments[s * kColumns + t];
+    const float d = part.x - mean;
+    squares += metal::fma(part.z * d, d, part.y);
+  }
+  return float2(mean, metal::precise::rsqrt(squares * inverse + 1e-5f));
+}
+
 /// x / 2 (1 + erf(x / sqrt 2)): erfc by Abramowitz and Stegun 7.1.26.
 METAL_FUNC float gelu(float x) {
   const float z = metal::fabs(x) * 0.70710678f;
@@ -111,87 +188,81 @@ template <bool kNorm, int kEpilogue>
     uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float4 staged4[kColumns * (kNorm ? kMaxNormed : kMaxSimdgroups * kStaged) / 4];
   threadgroup float reduced[kMaxSimdgroups * kColumns * 8];
+  threadgroup float4 moments[kMaxSimdgroups * kColumns];  // mean, squares, weight
   threadgroup float* staged = (threadgroup float*)staged4;
 
-  const int threads = int(simdgroups) * 32;
-  const int split = int(sg) % p.splits;
-  const int sets = int(simdgroups) / p.splits;  // of 8 outputs, in this threadgroup
+  const int shift = int(metal::popcount(uint(p.splits) - 1u));  // splits is a power of 2
+  const int split = int(sg) & (p.splits - 1);
+  const int sets = int(simdgroups) >> shift;  // of 8 outputs, in this threadgroup
   const int first = int(tgid.y) * kColumns;
   const int columns = min(kColumns, p.columns - first);
   const int octets = (p.inputs + 7) / 8;
-  const int begin = octets * split / p.splits;
-  const int end = octets * (split + 1) / p.splits;
+  const int begin = octets * split >> shift;
+  const int end = octets * (split + 1) >> shift;
   const int output = int(lane) % 8;
   const int share = int(lane) / 8;
   // Panels beyond the last one repeat it and are dropped at the end.
-  const int panel = min(int(tgid.x) * sets + int(sg) / p.splits, (p.outputs + 7) / 8 - 1);
+  const int panel = min(int(tgid.x) * sets + (int(sg) >> shift), (p.outputs + 7) / 8 - 1);
   device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
+
+  // A thread's output, and what it needs for it: asked for now.
+  const int set = int(lid) / (kColumns * 8);
+  const int t_out = int(lid) / 8 % kColumns;
+  const int n = (int(tgid.x) * sets + set) * 8 + int(lid) % 8;
+  const bool gives = set < sets && t_out < columns && n < p.outputs;
+  const int at_out = (first + t_out) * p.outputs + n;
+  const float scale = gives ? scales[n] : 0.0f;
+  const float gain_out = kEpilogue == kAdd && gives && p.layer_scale != 0 ? layer_scale[n] : 1.0f;
 
   float sums[kColumns] = {0.0f, 0.0f};
   constexpr int kAhead = kNorm ? 4 : kStaged / 8 / 4;  // octets of a lane that are under way together
   uint4 ahead[kAhead];
+  float before = 0.0f;
   if (kNorm) {
     ask<kAhead>(w, begin + share, end, ahead);
     const int row = octets * 8;
-    float own[kOwn];
-    float gain[kOwn];
-    float offset[kOwn];
-    for (int u = 0; u < kOwn; u++) {
-      const int i = u * threads + int(lid);
-      const int t = i < row ? 0 : 1;
-      const int k = i - t * row;
-      const bool here = k < p.inputs;
-      own[u] = 0.0f;
-      gain[u] = here ? norm_weight[k] : 0.0f;
-      offset[u] = here ? norm_bias[k] : 0.0f;
-      if (here && t < columns) {
-        const int at = (first + t) * p.inputs + k;
-        own[u] = x[at];
-        for (int part = 0; part < p.parts; part += kParts) {
-          float more[kParts];
-          for (int v = 0; v < kParts; v++) {
-            more[v] = part + v < p.parts ? partials[(part + v) * p.columns * p.inputs + at] : 0.0f;
-          }
-          for (int v = 0; v < kParts; v++) own[u] += more[v];
-        }
-      }
-      if (i < kColumns * row) staged[i] = own[u];
+    const int t = int(lid) * 4 < row ? 0 : 1;
+    const int k = int(lid) * 4 - t * row;
+    float4 gain;
+    float4 offset;
+    float4 own = float4(0.0f);
+    if (p.inputs % 4 == 0) {
+      gain = four<true>(norm_weight, k, p.inputs);
+      offset = four<true>(norm_bias, k, p.inputs);
+      AWAIT_INPUTS();
+      if (t < columns) own = with_partials<true>(x, partials, p, first + t, k);
+    } else {
+      gain = four<false>(norm_weight, k, p.inputs);
+      offset = four<false>(norm_bias, k, p.inputs);
+      AWAIT_INPUTS();
+      if (t < columns) own = with_partials<false>(x, partials, p, first + t, k);
     }
+    keep_moments(own, t, k, p.inputs, lane, sg, moments);
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float mean[kColumns];
-    float factor[kColumns];
-    for (int t = 0; t < kColumns; t++) {
-      float values[kMaxNormed / 32];
-      float sum = 0.0f;
-      for (int u = 0; u < kMaxNormed / 32; u++) {
-        const int k = u * 32 + int(lane);
-        values[u] = k < p.inputs ? staged[t * row + k] : 0.0f;
-        sum += values[u];
-      }
-      mean[t] = simd_sum(sum) / float(p.inputs);
-      float squares = 0.0f;
-      for (int u = 0; u < kMaxNormed / 32; u++) {
-        const float d = u * 32 + int(lane) < p.inputs ? values[u] - mean[t] : 0.0f;
-        squares = metal::fma(d, d, squares);
-      }
-      factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    for (int u = 0; u < kOwn; u++) {
-      const int i = u * threads + int(lid);
-      const float scaled = i < row ? (own[u] - mean[0]) * factor[0] : (own[u] - mean[1]) * factor[1];
-      if (i < kColumns * row) staged[i] = scaled * gain[u] + offset[u];
-    }
+    const float2 norm = norm_of(moments, t, 1.0f / float(p.inputs), int(simdgroups));
+    if (k < row) staged4[int(lid)] = (own - norm.x) * norm.y * gain + offset;
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int o = begin + share; o < end; o += 4 * kAhead) {
       if (o != begin + share) ask<kAhead>(w, o, end, ahead);
       add<kAhead>(ahead, o, end, staged + o * 8, row, sums);
     }
   } else {
+    ask<kAhead>(w, begin + share, min(end, begin + kStaged / 8), ahead);
+    AWAIT_INPUTS();
+    if (kEpilogue == kAdd && gives) {
+      before = y[at_out];
+      for (int part = 0; part < p.parts; part += kParts) {
+        float more[kParts];
+        for (int v = 0; v < kParts; v++) {
+          more[v] = partials[min(part + v, p.parts - 1) * p.columns * p.outputs + at_out];
+        }
+        for (int v = 0; v < kParts; v++) before += part + v < p.parts ? more[v] : 0.0f;
+      }
+    }
     threadgroup float* mine = staged + int(sg) * kColumns * kStaged;
     for (int chunk = begin; chunk < end; chunk += kStaged / 8) {
       const int last = min(end, chunk + kStaged / 8);
-      ask<kAhead>(w, chunk + share, last, ahead);
+      if (chunk != begin) ask<kAhead>(w, chunk + share, last, ahead);
       float values[kColumns * kStaged / 32];
       for (int u = 0; u < kColumns * kStaged / 32; u++) {
         const int i = u * 32 + int(lane);
@@ -213,24 +284,16 @@ template <bool kNorm, int kEpilogue>
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-  for (int i = int(lid); i < sets * kColumns * 8; i += threads) {
-    const int set = i / (kColumns * 8);
-    const int t = i / 8 % kColumns;
-    const int n = (int(tgid.x) * sets + set) * 8 + i % 8;
-    if (t >= columns || n >= p.outputs) continue;
-    float v = 0.0f;
-    for (int s = 0; s < p.splits; s++) v += reduced[(set * p.splits + s) * kColumns * 8 + i % (kColumns * 8)];
-    v *= scales[n];
-    const int at = (first + t) * p.outputs + n;
-    if (kEpilogue == kStore) {
-      y[at] = v;
-    } else if (kEpilogue == kGelu) {
-      y[at] = gelu(v);
-    } else {
-      float before = y[at];
-      for (int part = 0; part < p.parts; part++) before += partials[part * p.columns * p.outputs + at];
-      y[at] = before + (p.layer_scale != 0 ? v * layer_scale[n] : v);
-    }
+  if (!gives) return;
+  float v = 0.0f;
+  for (int s = 0; s < p.splits; s++) v += reduced[(set * p.splits + s) * kColumns * 8 + int(lid) % (kColumns * 8)];
+  v *= scale;
+  if (kEpilogue == kStore) {
+    y[at_out] = v;
+  } else if (kEpilogue == kGelu) {
+    y[at_out] = gelu(v);
+  } else {
+    y[at_out] = before + v * gain_out;
   }
 }
 

@@ -14,10 +14,17 @@
 // pages are written.
 //
 // Work: as codec_linear.metal: grid (ceil(outputs / (8 * S / splits)), ceil(columns / 2), 1), 32 * S threads, S <= 8 a
-// multiple of splits. inputs rounded up to 8 at most 64 * S, head_dim even.
+// multiple of splits, a power of 2. inputs rounded up to 8 at most 64 * S, head_dim even.
 //   codec_qkv
 #include <metal_stdlib>
 using namespace metal;
+
+#ifdef METALSIM_CUDA
+// What is before it may run while the kernel before this one ends; the columns and all they lead to come from the host.
+#define AWAIT_INPUTS() msl_cuda::await_inputs()
+#else
+#define AWAIT_INPUTS()
+#endif
 
 struct CodecQkvParams {
   int columns;  // T
@@ -31,7 +38,6 @@ struct CodecQkvParams {
 constant constexpr int kColumns = 2;
 constant constexpr int kMaxSimdgroups = 8;
 constant constexpr int kMaxNormed = 512;
-constant constexpr int kOwn = 4;          // values that a thread normalizes
 constant constexpr int kAhead = 4;        // octets of a lane that are under way together
 constant constexpr int kPage = 32;        // slots
 constant constexpr int kColumnWords = 6;  // of a column's description
@@ -75,6 +81,60 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
   }
 }
 
+/// Four values of a row of `count`, from k on; zeros beyond its end. kAligned: `count` is a multiple of 4.
+template <bool kAligned>
+METAL_FUNC float4 four(device const float* row, int k, int count) {
+  if (kAligned) return k < count ? *(device const float4*)(row + k) : float4(0.0f);
+  float4 v = float4(0.0f);
+#pragma unroll 1
+  for (int i = k; i < k + 4; i++) v = float4(v.y, v.z, v.w, i < count ? row[i] : 0.0f);
+  return v;
+}
+
+/// A simdgroup's part of mean and variance of two rows of `count` values, of which each thread has four of one, v, in
+/// the order of the threads; those beyond the end count for nothing.
+METAL_FUNC void keep_moments(float4 v, int t, int k, int count, uint lane, uint sg, threadgroup float4* moments) {
+  float sums[kColumns];
+  float weights[kColumns];
+  const float here = float(clamp(count - k, 0, 4));
+  for (int c = 0; c < kColumns; c++) {
+    sums[c] = simd_sum(t == c ? v.x + v.y + v.z + v.w : 0.0f);
+    weights[c] = simd_sum(t == c ? here : 0.0f);
+  }
+  float mean[kColumns];
+  for (int c = 0; c < kColumns; c++) mean[c] = sums[c] / max(weights[c], 1.0f);
+  const float own_mean = t == 0 ? mean[0] : mean[1];
+  float squares = 0.0f;
+  for (int j = 0; j < 4; j++) {
+    const float d = k + j < count ? v[j] - own_mean : 0.0f;
+    squares = metal::fma(d, d, squares);
+  }
+  for (int c = 0; c < kColumns; c++) {
+    const float all = simd_sum(t == c ? squares : 0.0f);
+    if (lane == 0) {
+      moments[int(sg) * kColumns + c] = float4(mean[c], all, weights[c], 0.0f);
+    }
+  }
+}
+
+/// Mean and 1 / deviation of row t, from all simdgroups' parts, after a barrier.
+METAL_FUNC float2 norm_of(threadgroup const float4* moments, int t, float inverse, int simdgroups) {
+  float mean = 0.0f;
+#pragma unroll 4
+  for (int s = 0; s < simdgroups; s++) {
+    const float4 part = moments[s * kColumns + t];
+    mean = metal::fma(part.x, part.z * inverse, mean);
+  }
+  float squares = 0.0f;
+#pragma unroll 4
+  for (int s = 0; s < simdgroups; s++) {
+    const float4 part = moments[s * kColumns + t];
+    const float d = part.x - mean;
+    squares += metal::fma(part.z * d, d, part.y);
+  }
+  return float2(mean, metal::precise::rsqrt(squares * inverse + 1e-5f));
+}
+
 [[kernel, max_total_threads_per_threadgroup(256)]] void codec_qkv(
     device const float* x [[buffer(0)]],
     device const float* norm_weight [[buffer(1)]],
@@ -93,65 +153,73 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
     uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float4 normed4[kColumns * kMaxNormed / 4];
   threadgroup float reduced[kMaxSimdgroups * kColumns * 8];
+  threadgroup float4 moments[kMaxSimdgroups * kColumns];  // mean, squares, weight
   threadgroup float* normed = (threadgroup float*)normed4;
 
-  const int threads = int(simdgroups) * 32;
   const int width = p.heads * p.head_dim;
-  const int split = int(sg) % p.splits;
-  const int sets = int(simdgroups) / p.splits;  // of 8 outputs, in this threadgroup
+  const int shift = int(metal::popcount(uint(p.splits) - 1u));  // splits is a power of 2
+  const int split = int(sg) & (p.splits - 1);
+  const int sets = int(simdgroups) >> shift;  // of 8 outputs, in this threadgroup
   const int first = int(tgid.y) * kColumns;
   const int columns = min(kColumns, p.columns - first);
   const int octets = (p.inputs + 7) / 8;
   const int row = octets * 8;
-  const int begin = octets * split / p.splits;
-  const int end = octets * (split + 1) / p.splits;
+  const int begin = octets * split >> shift;
+  const int end = octets * (split + 1) >> shift;
   const int output = int(lane) % 8;
   const int share = int(lane) / 8;
   // Panels beyond the last one repeat it and are dropped at the end.
-  const int panel = min(int(tgid.x) * sets + int(sg) / p.splits, (3 * width + 7) / 8 - 1);
+  const int panel = min(int(tgid.x) * sets + (int(sg) >> shift), (3 * width + 7) / 8 - 1);
   device const uint4* w = weights + size_t(panel) * size_t(octets * 8) + output;
 
   float sums[kColumns] = {0.0f, 0.0f};
   uint4 ahead[kAhead];
   ask(w, begin + share, end, ahead);
-  float own[kOwn];
-  float gain[kOwn];
-  float offset[kOwn];
-  for (int u = 0; u < kOwn; u++) {
-    const int i = u * threads + int(lid);
-    const int t = i < row ? 0 : 1;
-    const int k = i - t * row;
-    const bool here = k < p.inputs;
-    own[u] = here && t < columns ? x[(first + t) * p.inputs + k] : 0.0f;
-    gain[u] = here ? norm_weight[k] : 0.0f;
-    offset[u] = here ? norm_bias[k] : 0.0f;
-    if (i < kColumns * row) normed[i] = own[u];
+  const int t = int(lid) * 4 < row ? 0 : 1;
+  const int k = int(lid) * 4 - t * row;
+  float4 gain;
+  float4 offset;
+  if (p.inputs % 4 == 0) {
+    gain = four<true>(norm_weight, k, p.inputs);
+    offset = four<true>(norm_bias, k, p.inputs);
+  } else {
+    gain = four<false>(norm_weight, k, p.inputs);
+    offset = four<false>(norm_bias, k, p.inputs);
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  float mean[kColumns];
-  float factor[kColumns];
-  for (int t = 0; t < kColumns; t++) {
-    float values[kMaxNormed / 32];
-    float sum = 0.0f;
-    for (int u = 0; u < kMaxNormed / 32; u++) {
-      const int k = u * 32 + int(lane);
-      values[u] = k < p.inputs ? normed[t * row + k] : 0.0f;
-      sum += values[u];
+
+  // A thread's pair of outputs, which lies in one head and one panel, and what it needs for it: asked for now.
+  const int set = int(lid) / (kColumns * 4);
+  const int t_out = int(lid) / 4 % kColumns;
+  const int n = (int(tgid.x) * sets + set) * 8 + int(lid) % 4 * 2;
+  const bool gives = set < sets && t_out < columns && n < 3 * width;
+  float2 scale = float2(0.0f);
+  if (gives) scale = float2(scales[n], scales[n + 1]);
+  float2 turn = float2(1.0f, 0.0f);  // cos, sin
+  device float* to = q;
+  if (gives) {
+    const int kind = n < width ? 0 : n < 2 * width ? 1 : 2;  // q, k, v
+    const int in_kind = n - kind * width;
+    const int head = in_kind / p.head_dim;
+    const int in_head = in_kind - head * p.head_dim;
+    to += (first + t_out) * width + in_kind;
+    if (kind < 2) {
+      const int pair = (first + t_out) * p.head_dim + in_head;  // [columns][head_dim / 2][2]
+      turn = float2(angles[pair], angles[pair + 1]);
     }
-    mean[t] = simd_sum(sum) / float(p.inputs);
-    float squares = 0.0f;
-    for (int u = 0; u < kMaxNormed / 32; u++) {
-      const float d = u * 32 + int(lane) < p.inputs ? values[u] - mean[t] : 0.0f;
-      squares = metal::fma(d, d, squares);
+    if (kind > 0) {
+      const int slot = at[(first + t_out) * kColumnWords + kSlotWord];
+      to = (device float*)(pages[slot / kPage] + p.offset) +
+           (((kind - 1) * p.heads + head) * kPage + slot % kPage) * p.head_dim + in_head;
     }
-    factor[t] = metal::precise::rsqrt(simd_sum(squares) / float(p.inputs) + 1e-5f);
   }
+
+  AWAIT_INPUTS();
+  device const float* from = x + (first + min(t, columns - 1)) * p.inputs;
+  const float4 own = p.inputs % 4 == 0 ? four<true>(from, k, p.inputs) : four<false>(from, k, p.inputs);
+  keep_moments(own, t, k, p.inputs, lane, sg, moments);
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (int u = 0; u < kOwn; u++) {
-    const int i = u * threads + int(lid);
-    const float scaled = i < row ? (own[u] - mean[0]) * factor[0] : (own[u] - mean[1]) * factor[1];
-    if (i < kColumns * row) normed[i] = scaled * gain[u] + offset[u];
-  }
+  const float2 norm = norm_of(moments, t, 1.0f / float(p.inputs), int(simdgroups));
+  if (k < row) normed4[int(lid)] = (own - norm.x) * norm.y * gain + offset;
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   for (int o = begin + share; o < end; o += 4 * kAhead) {
@@ -165,42 +233,13 @@ METAL_FUNC void add(thread const uint4* ahead, int o, int end, threadgroup const
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
-  // A thread per pair of outputs: pairs lie in one head, and panels hold whole pairs.
-  for (int i = int(lid); i < sets * kColumns * 4; i += threads) {
-    const int set = i / (kColumns * 4);
-    const int t = i / 4 % kColumns;
-    const int n = (int(tgid.x) * sets + set) * 8 + i % 4 * 2;
-    if (t >= columns || n >= 3 * width) continue;
-    float a = 0.0f;
-    float b = 0.0f;
-    for (int s = 0; s < p.splits; s++) {
-      const int from = ((set * p.splits + s) * kColumns + t) * 8 + i % 4 * 2;
-      a += reduced[from];
-      b += reduced[from + 1];
-    }
-    a *= scales[n];
-    b *= scales[n + 1];
-    const int kind = n / width;  // 0 q, 1 k, 2 v
-    const int in_kind = n - kind * width;
-    const int head = in_kind / p.head_dim;
-    const int in_head = in_kind - head * p.head_dim;
-    if (kind < 2) {
-      const int pair = (first + t) * p.head_dim + in_head;  // [columns][head_dim / 2][2]
-      const float c = angles[pair];
-      const float s = angles[pair + 1];
-      const float rotated = a * c - b * s;
-      b = a * s + b * c;
-      a = rotated;
-    }
-    if (kind == 0) {
-      q[(first + t) * width + in_kind] = a;
-      q[(first + t) * width + in_kind + 1] = b;
-    } else {
-      const int slot = at[(first + t) * kColumnWords + kSlotWord];
-      device float* page = (device float*)(pages[slot / kPage] + p.offset);
-      const int cell = (((kind - 1) * p.heads + head) * kPage + slot % kPage) * p.head_dim + in_head;
-      page[cell] = a;
-      page[cell + 1] = b;
-    }
+  if (!gives) return;
+  float2 v = float2(0.0f);
+  for (int s = 0; s < p.splits; s++) {
+    const int part = ((set * p.splits + s) * kColumns + t_out) * 8 + int(lid) % 4 * 2;
+    v += float2(reduced[part], reduced[part + 1]);
   }
+  v *= scale;
+  to[0] = v.x * turn.x - v.y * turn.y;
+  to[1] = v.x * turn.y + v.y * turn.x;
 }

@@ -22,6 +22,14 @@
 #include <metal_stdlib>
 using namespace metal;
 
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#define PREFETCH(p) msl_cuda::prefetch(p)
+#else
+#define AWAIT_INPUTS()
+#define PREFETCH(p)
+#endif
+
 struct CodecResidualParams {
   int count;
   int channels;
@@ -35,6 +43,7 @@ constant constexpr int kWindow = 3072;  // floats of threadgroup memory
 constant constexpr int kHidden = 1024;
 constant constexpr int kSums = 2048;  // P * S * 32 at most
 constant constexpr int kAhead = 8;    // octets of a lane that are under way together
+constant constexpr int kLine = 8;     // uint4 of a line of a cache
 
 METAL_FUNC void unpack8(uint4 q, thread float* w) {
   for (int i = 0; i < 4; i++) {
@@ -127,6 +136,24 @@ template <int P>
   const int inner_row = (p.hidden + 7) / 8 * 8;
   const int carried = (p.taps - 1) * p.dilation;
 
+  // The weights are the same for all threadgroups, which share out who asks for them first.
+  const int lines1 = (p.hidden + 7) / 8 * p.taps * (row / 8);
+  const int lines2 = (p.channels + 7) / 8 * (inner_row / 8);
+  const int groups = (p.count + P - 1) / P;
+  for (int i = int(tgid.x) * threads + int(lid); i < lines1 + lines2; i += groups * threads) {
+    PREFETCH(i < lines1 ? weights1 + i * kLine : weights2 + (i - lines1) * kLine);
+  }
+  const int parts1 = parts_of(p.hidden, int(simdgroups));
+  const int parts2 = parts_of(p.channels, int(simdgroups));
+  // Of a thread's first outputs.
+  const int first_h = min(int(lid) / (P * 32) * 32 + int(lid) % 32, p.hidden - 1);
+  const int first_n = min(int(lid) / (P * 32) * 32 + int(lid) % 32, p.channels - 1);
+  const float first_scale1 = scales1[first_h];
+  const float first_scale2 = scales2[first_n];
+  const float first_bias1 = (p.flags & 1) != 0 ? bias1[first_h] : 0.0f;
+  const float first_bias2 = (p.flags & 2) != 0 ? bias2[first_n] : 0.0f;
+  AWAIT_INPUTS();
+
   for (int i = int(lid); i < (P + carried) * row; i += threads) {
     const int column = first + i / row;
     const int c = i % row;
@@ -136,7 +163,6 @@ template <int P>
 
   // Chunks of as many (set, part) as there are simdgroups: the second half of the work waits for all of the first.
   const int sets1 = (p.hidden + 31) / 32;
-  const int parts1 = parts_of(p.hidden, int(simdgroups));
   const int together1 = int(simdgroups) / parts1;
   for (int base = 0; base < sets1; base += together1) {
     const int set = base + int(sg) / parts1;
@@ -151,14 +177,17 @@ template <int P>
       float sum = 0.0f;
       for (int part = 0; part < parts1; part++) sum += sums[(i / (P * 32) * parts1 + part) * P * 32 + i % (P * 32)];
       float y = 0.0f;  // beyond the last output: read by the second convolution, times 0
-      if (h < p.hidden) y = elu_of(sum * scales1[h] + ((p.flags & 1) != 0 ? bias1[h] : 0.0f));
+      if (h == first_h) {
+        y = elu_of(sum * first_scale1 + first_bias1);
+      } else if (h < p.hidden) {
+        y = elu_of(sum * scales1[h] + ((p.flags & 1) != 0 ? bias1[h] : 0.0f));
+      }
       inner[i / 32 % P * inner_row + h] = y;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
   }
 
   const int sets2 = (p.channels + 31) / 32;
-  const int parts2 = parts_of(p.channels, int(simdgroups));
   const int together2 = int(simdgroups) / parts2;
   for (int base = 0; base < sets2; base += together2) {
     const int set = base + int(sg) / parts2;
@@ -174,7 +203,8 @@ template <int P>
       float sum = 0.0f;
       for (int part = 0; part < parts2; part++) sum += sums[(i / (P * 32) * parts2 + part) * P * 32 + i % (P * 32)];
       const int at = m * p.channels + n;
-      const float y = sum * scales2[n] + ((p.flags & 2) != 0 ? bias2[n] : 0.0f) + x[at];
+      const float y = x[at] + (n == first_n ? sum * first_scale2 + first_bias2
+                                            : sum * scales2[n] + ((p.flags & 2) != 0 ? bias2[n] : 0.0f));
       if ((p.flags & 4) != 0) raw[at] = y;
       if ((p.flags & 8) != 0) elu[at] = elu_of(y);
     }

@@ -12,7 +12,7 @@
 //   T), 32 to 256 threads. With splits 1 the result goes to out (partial is not touched), else its part to partial
 //   (out is not touched): per dimension the weighted sum, then the largest score and the sum of weights.
 // attend_combine: out from partial.
-//   Buffers: 0 partial, 1 out, 2 params (the same). Work: grid (heads, T, 1), 32 to 512 threads.
+//   Buffers: 0 partial, 1 out, 2 params (the same), of at most 32 splits. Work: grid (heads, T, 1), 32 to 512 threads.
 //
 // A lane reads 16 bytes of a row, so 4 to 32 lanes share a row (LANES); each such team goes through its own positions
 // with its own running maximum, four rows at a time, and the teams are put together at the end.
@@ -287,24 +287,36 @@ template <int BITS>
     device float* out [[buffer(1)]],
     constant AttendParams& p [[buffer(2)]],
     uint3 tgid [[threadgroup_position_in_grid]],
-    uint lid [[thread_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]],
+    uint sg [[simdgroup_index_in_threadgroup]],
     uint simdgroups [[simdgroups_per_threadgroup]]) {
+  constexpr int TOGETHER = 8;  // parts that are under way together
   const size_t row = size_t(tgid.y) * size_t(p.heads) + size_t(tgid.x);
   const int width = p.head_dim + 2;
   device const float* parts = partial + row * size_t(p.splits) * size_t(width);
-  float most = LOWEST;
-  for (int i = 0; i < p.splits; i++) most = max(most, parts[i * width + p.head_dim]);
-  float total = 0.0f;
-  for (int i = 0; i < p.splits; i++) {
-    total += parts[i * width + p.head_dim + 1] * metal::precise::exp(parts[i * width + p.head_dim] - most);
-  }
-  for (int dim = int(lid); dim < p.head_dim; dim += int(simdgroups) * 32) {
+  // Lane i has part i's share of the whole.
+  device const float* own = parts + min(int(lane), p.splits - 1) * width + p.head_dim;
+  const float largest = own[0];
+  const float weight = int(lane) < p.splits ? own[1] : 0.0f;
+  const float scaled = metal::precise::exp(largest - simd_max(largest));
+  const float share = scaled / simd_sum(weight * scaled);
+#pragma unroll 1
+  for (int first = int(sg) * 32; first < p.head_dim; first += int(simdgroups) * 32) {
+    const int dim = first + int(lane);
+    device const float* at = parts + min(dim, p.head_dim - 1);
     float sum = 0.0f;
-#pragma unroll 4
-    for (int i = 0; i < p.splits; i++) {
-      sum += parts[i * width + dim] * metal::precise::exp(parts[i * width + p.head_dim] - most);
+#pragma unroll 1
+    for (int base = 0; base < p.splits; base += TOGETHER) {
+      float values[TOGETHER];
+#pragma unroll
+      for (int i = 0; i < TOGETHER; i++) values[i] = at[min(base + i, p.splits - 1) * width];
+#pragma unroll
+      for (int i = 0; i < TOGETHER; i++) {
+        const float of_part = simd_shuffle(share, ushort(min(base + i, 31)));
+        if (base + i < p.splits) sum += values[i] * of_part;
+      }
     }
-    out[row * size_t(p.head_dim) + size_t(dim)] = sum / total;
+    if (dim < p.head_dim) out[row * size_t(p.head_dim) + size_t(dim)] = sum;
   }
 }
 

@@ -11,13 +11,19 @@
 #include <metal_stdlib>
 using namespace metal;
 
-struct EmbedTable {       // 40 bytes
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
+
+struct EmbedTable {  // 40 bytes
   device const uint* words;
   device const ushort* scales;  // not read with 16 bits
   device const ushort* biases;
   int bits;
-  int group_shift;        // log2(group size)
-  int half_scales;        // 1: scales and biases are half, 0: bfloat
+  int group_shift;  // log2(group size)
+  int half_scales;  // 1: scales and biases are half, 0: bfloat
   int unused;
 };
 
@@ -26,11 +32,20 @@ struct EmbedParams {
   int count;  // tables
 };
 
-constant constexpr int SPAN = 256;       // values of a row that a simdgroup reads
+constant constexpr int SPAN = 256;  // values of a row that a simdgroup reads
 constant constexpr int MOST_SIMDGROUPS = 24;
 
 METAL_FUNC float from16(ushort bits, bool is_half) {
   return is_half ? float(as_type<half>(bits)) : as_type<float>(uint(bits) << 16);
+}
+
+METAL_FUNC void read_table(device const EmbedTable& from, thread EmbedTable& to) {
+  to.words = from.words;
+  to.scales = from.scales;
+  to.biases = from.biases;
+  to.bits = from.bits;
+  to.group_shift = from.group_shift;
+  to.half_scales = from.half_scales;
 }
 
 [[kernel]] void embed_sum(
@@ -50,25 +65,29 @@ METAL_FUNC float from16(ushort bits, bool is_half) {
   const int at = first + int(lane) * 8;
   const int threads = int(simdgroups) * 32;
   for (int i = int(lid); i < SPAN; i += threads) sums[i] = 0.0f;
+  EmbedTable table;
+  read_table(tables[min(int(sg), p.count - 1)], table);
+  AWAIT_INPUTS();
   for (int done = 0; done < p.count; done += int(simdgroups)) {
     const int r = done + int(sg);
     const int id = r < p.count ? ids[r * 32 + column] : -1;
+    if (done > 0) read_table(tables[min(r, p.count - 1)], table);
     float v[8];
     for (int i = 0; i < 8; i++) v[i] = 0.0f;
     if (id >= 0 && at < p.dim) {
-      const int bits = tables[r].bits;
-      device const uint* word = tables[r].words + (size_t(id) * size_t(p.dim) + size_t(at)) * size_t(bits) / 32;
+      const int bits = table.bits;
+      device const uint* word = table.words + (size_t(id) * size_t(p.dim) + size_t(at)) * size_t(bits) / 32;
       if (bits == 16) {
         for (int i = 0; i < 4; i++) {
           v[2 * i] = as_type<float>(word[i] << 16);
           v[2 * i + 1] = as_type<float>(word[i] & 0xFFFF0000u);
         }
       } else {
-        const int shift = tables[r].group_shift;
-        const bool is_half = tables[r].half_scales != 0;
+        const int shift = table.group_shift;
+        const bool is_half = table.half_scales != 0;
         const size_t group = size_t(id) * size_t(p.dim >> shift) + size_t(at >> shift);
-        const float scale = from16(tables[r].scales[group], is_half);
-        const float bias = from16(tables[r].biases[group], is_half);
+        const float scale = from16(table.scales[group], is_half);
+        const float bias = from16(table.biases[group], is_half);
         const uint low = word[0];
         if (bits == 4) {
           for (int i = 0; i < 8; i++) v[i] = scale * float((low >> uint(4 * i)) & 15u) + bias;
@@ -80,6 +99,12 @@ METAL_FUNC float from16(ushort bits, bool is_half) {
           }
         }
       }
+    }
+    if (p.count == 1) {  // nothing to add up
+      if (sg == 0 && at < p.dim) {
+        for (int i = 0; i < 8; i++) x[size_t(column) * size_t(p.dim) + size_t(at + i)] = v[i];
+      }
+      return;
     }
     for (int i = 0; i < 8; i++) rows[int(sg) * SPAN + int(lane) * 8 + i] = v[i];
     threadgroup_barrier(mem_flags::mem_threadgroup);

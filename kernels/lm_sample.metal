@@ -6,14 +6,24 @@
 // unless all are NaN, and counts as minus infinity for the top_k.
 //
 // Buffers: 0 logits float [n], read as words; 1 draw, Draw; 2 token int32, written; 3 params.
-// Work: one threadgroup of exactly 1024 threads. n < 2^22.
+// Work: one threadgroup of 128, 256, 512 or 1024 threads: few are fast for few logits. n < 2^22.
 // host_names: sample
 //
 // Logits are compared as integers in the order of the floats. The k-th largest is found digit by digit from the top
-// (11, 11 and 10 bits), with a histogram each; where it ties and not all that tie are taken, two more digits find the
-// last index that is.
+// (11, 11 and 10 bits of the key, 11 and 11 of the index, since the first of those that tie are taken), with a
+// histogram each, until so few are left that each can count those before it: with logits as models have them, after one
+// digit. All that may be drawn is then in threadgroup memory, and only that runs for the token.
+// Where there are many logits, those that are counted at all are found first, from the largest one of every thread.
+//
+// Nothing is repeated by unrolling what runs once: a lone threadgroup waits for its instructions, too.
 #include <metal_stdlib>
 using namespace metal;
+
+#ifdef METALSIM_CUDA
+#define AWAIT_INPUTS() msl_cuda::await_inputs()  // what is before it may run while the kernel before this one ends
+#else
+#define AWAIT_INPUTS()
+#endif
 
 struct SampleParams {
   int n;
@@ -29,8 +39,9 @@ struct Draw {  // ops::Draw
   ulong frame;
 };
 
-constant constexpr int THREADS = 1024;
 constant constexpr int BINS = 2048;
+constant constexpr int MOST_LISTED = 1536;  // that may be drawn
+constant constexpr uint FEW = 512;          // that count for themselves
 constant constexpr uint INFINITE = 0x7F800000u;
 constant constexpr uint LOWEST = 0x007FFFFFu;  // the key of minus infinity
 
@@ -46,21 +57,30 @@ struct Best {
   uint index;
 };
 
-/// The largest key of the threadgroup and its lowest index, in all threads.
-METAL_FUNC Best group_best(uint key, uint index, uint lane, uint sg, threadgroup uint* keys,
-                           threadgroup uint* indices) {
-  uint most = simd_max(key);
-  uint at = simd_min(key == most ? index : 0xFFFFFFFFu);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
+/// The largest key of the simdgroups and its lowest index: a simdgroup's part of it,
+METAL_FUNC void keep_best(uint key, uint index, uint lane, uint sg, threadgroup uint* keys, threadgroup uint* indices) {
+  const uint most = simd_max(key);
+  const uint at = simd_min(key == most ? index : 0xFFFFFFFFu);
   if (lane == 0) {
     keys[sg] = most;
     indices[sg] = at;
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
+}
+
+/// and after a barrier the best of all, in all threads.
+METAL_FUNC Best best_of(uint lane, uint simdgroups, threadgroup const uint* keys, threadgroup const uint* indices) {
+  const bool here = lane < simdgroups;
+  const uint key = here ? keys[lane] : 0u;
   Best best;
-  best.key = simd_max(keys[lane]);
-  best.index = simd_min(keys[lane] == best.key ? indices[lane] : 0xFFFFFFFFu);
+  best.key = simd_max(key);
+  best.index = simd_min(here && key == best.key ? indices[lane] : 0xFFFFFFFFu);
   return best;
+}
+
+/// The bits of a key's logit.
+METAL_FUNC uint bits_of(uint key) {
+  if (key == 0u) return 0x7FC00000u;
+  return (key & 0x80000000u) != 0u ? key & 0x7FFFFFFFu : ~key;
 }
 
 /// Which logits are taken: those whose key and inverted index, as one number, are at least a bound. It is known down to
@@ -74,48 +94,43 @@ struct Bound {
   uint rivals;  // how many those are
 };
 
-METAL_FUNC uint inverted(int i) {
-  return 0x3FFFFFu - uint(i);
-}
+METAL_FUNC uint inverted(int i) { return 0x3FFFFFu - uint(i); }
 
-/// The next `bits` digits of the bound: of the key from `shift` on or, where `by_index`, of the inverted index.
-METAL_FUNC void narrow(thread Bound& bound, device const uint* logits, int n, int shift, int bits, bool by_index,
-                       uint lid, uint lane, uint sg, threadgroup atomic_uint* histogram, threadgroup uint* parts,
+/// From a histogram of the next digit, that of the last that is taken: the bound then knows `digit_mask` << shift too.
+/// All have counted (barrier) when this begins.
+METAL_FUNC void narrow(thread Bound& bound, int shift, uint digit_mask, bool by_index, uint lid, uint lane, uint sg,
+                       uint simdgroups, threadgroup atomic_uint* histogram, threadgroup uint* parts,
                        threadgroup uint* chosen) {
-  const uint digit_mask = (1u << uint(bits)) - 1u;
-  for (int i = int(lid); i < BINS; i += THREADS) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (int i = int(lid); i < n; i += THREADS) {
-    const uint key = max(key_of(logits[i]), LOWEST);
-    const uint index = inverted(i);
-    if ((key & bound.key_mask) == bound.key && (index & bound.index_mask) == bound.index) {
-      const uint digit = ((by_index ? index : key) >> uint(shift)) & digit_mask;
-      atomic_fetch_add_explicit(&histogram[digit], 1u, memory_order_relaxed);
-    }
-  }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  // Two bins a thread, from the top: how many are before them?
-  const uint high = uint(BINS - 1) - 2u * lid;
-  const uint in_high = atomic_load_explicit(&histogram[high], memory_order_relaxed);
-  const uint in_low = atomic_load_explicit(&histogram[high - 1u], memory_order_relaxed);
-  uint before = simd_prefix_exclusive_sum(in_high + in_low);
-  if (lane == 31u) parts[sg] = before + in_high + in_low;
+  // A thread has some bins, from the top: how many are before them?
+  const uint own = uint(BINS / 32) / simdgroups;
+  const uint high = uint(BINS - 1) - own * lid;
+  uint inside = 0u;
+#pragma unroll 2
+  for (uint i = 0u; i < own; i++) inside += atomic_load_explicit(&histogram[high - i], memory_order_relaxed);
+  uint before = simd_prefix_exclusive_sum(inside);
+  if (lane == 31u) parts[sg] = before + inside;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   before += simd_sum(lane < sg ? parts[lane] : 0u);
-  if (before < bound.places && bound.places <= before + in_high + in_low) {
-    const bool in_first = bound.places <= before + in_high;
-    chosen[0] = in_first ? high : high - 1u;
-    chosen[1] = bound.places - before - (in_first ? 0u : in_high);
-    chosen[2] = in_first ? in_high : in_low;
+  if (before < bound.places && bound.places <= before + inside) {
+    uint bin = high;
+    uint in_bin = atomic_load_explicit(&histogram[bin], memory_order_relaxed);
+#pragma unroll 1
+    while (before + in_bin < bound.places) {
+      before += in_bin;
+      bin--;
+      in_bin = atomic_load_explicit(&histogram[bin], memory_order_relaxed);
+    }
+    chosen[0] = bin;
+    chosen[1] = bound.places - before;
+    chosen[2] = in_bin;
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (by_index) {
-    bound.index |= chosen[0] << uint(shift);
-    bound.index_mask |= digit_mask << uint(shift);
-  } else {
-    bound.key |= chosen[0] << uint(shift);
-    bound.key_mask |= digit_mask << uint(shift);
-  }
+  const uint digit = chosen[0] << uint(shift);
+  const uint mask = digit_mask << uint(shift);
+  bound.key |= by_index ? 0u : digit;
+  bound.key_mask |= by_index ? 0u : mask;
+  bound.index |= by_index ? digit : 0u;
+  bound.index_mask |= by_index ? mask : 0u;
   bound.places = chosen[1];
   bound.rivals = chosen[2];
 }
@@ -124,6 +139,7 @@ METAL_FUNC uint4 noise_words(ulong seed, ulong frame, uint stream, uint block) {
   uint4 c = uint4(block, stream, uint(frame), uint(frame >> 32));
   uint key0 = uint(seed);
   uint key1 = uint(seed >> 32);
+#pragma unroll 2
   for (int round = 0; round < 10; round++) {
     const ulong a = ulong(0xD2511F53u) * ulong(c.x);
     const ulong b = ulong(0xCD9E8D57u) * ulong(c.z);
@@ -167,73 +183,212 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
     constant SampleParams& p [[buffer(3)]],
     uint lid [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]],
-    uint sg [[simdgroup_index_in_threadgroup]]) {
+    uint sg [[simdgroup_index_in_threadgroup]],
+    uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup atomic_uint histogram[BINS];
+  threadgroup uint listed[MOST_LISTED];  // indices: rivals of the bound from the front, what is taken from the back
+  threadgroup uint listed_keys[MOST_LISTED];
   threadgroup uint parts[32];
-  threadgroup uint indices[32];
+  threadgroup uint best_keys[32];
+  threadgroup uint best_indices[32];
   threadgroup uint chosen[3];
+  threadgroup atomic_uint counts[2];
+  const int threads = int(simdgroups) * 32;
+  for (int i = int(lid); i < BINS; i += threads) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
+  if (lid < 2u) atomic_store_explicit(&counts[lid], 0u, memory_order_relaxed);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  AWAIT_INPUTS();
+  const float asked = draw->temperature;
+  const int top_k = draw->top_k;
+  const ulong seed = draw->seed;
+  const ulong frame = draw->frame;
   if (draw->forced != 0) {
     if (lid == 0) token[0] = draw->target;
     return;
   }
 
+  const bool limited = top_k > 0 && top_k < p.n;
+  // Of many logits, the threads' largest ones tell from which digit on they must be counted.
+  const bool coarse = limited && p.n > 4 * threads && top_k <= threads;
   uint key = 0u;
   uint at = 0xFFFFFFFFu;
-  for (int i = int(lid); i < p.n; i += THREADS) {
-    const uint k = key_of(logits[i]);
-    if (k > key || at == 0xFFFFFFFFu) {
-      key = k;
-      at = uint(i);
+  constexpr int TOGETHER = 4;  // loads of a thread
+#pragma unroll 1
+  for (int base = int(lid); base < p.n; base += TOGETHER * threads) {
+    uint words[TOGETHER];
+    for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * threads, p.n - 1)];
+    for (int u = 0; u < TOGETHER; u++) {
+      const int i = base + u * threads;
+      if (i >= p.n) break;
+      const uint k = key_of(words[u]);
+      if (k > key || at == 0xFFFFFFFFu) {
+        key = k;
+        at = uint(i);
+      }
+      if (limited && !coarse) atomic_fetch_add_explicit(&histogram[max(k, LOWEST) >> 21], 1u, memory_order_relaxed);
     }
   }
-  const uint largest = group_best(key, at, lane, sg, parts, indices).index;
-  const uint bits = as_type<uint>(draw->temperature);
+  if (coarse) atomic_fetch_add_explicit(&histogram[max(key, LOWEST) >> 21], 1u, memory_order_relaxed);
+  keep_best(key, at, lane, sg, best_keys, best_indices);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const Best most = best_of(lane, simdgroups, best_keys, best_indices);
+  const uint bits = as_type<uint>(asked);
   if ((bits & 0x80000000u) != 0u || bits == 0u || bits > INFINITE) {  // <= 0 or a NaN
-    if (lid == 0) token[0] = int(largest);
+    if (lid == 0) token[0] = int(most.index);
     return;
   }
-  const float temperature = max(draw->temperature, 1.17549435e-38f);
+  const float temperature = max(asked, 1.17549435e-38f);
+  const uint largest = bits_of(most.key);
 
   Bound bound;
   bound.key = 0u;
   bound.key_mask = 0u;
   bound.index = 0u;
   bound.index_mask = 0u;
-  bound.places = uint(draw->top_k);
+  bound.places = uint(top_k);
   bound.rivals = 0u;
-  if (draw->top_k > 0 && draw->top_k < p.n) {
-    narrow(bound, logits, p.n, 21, 11, false, lid, lane, sg, histogram, parts, chosen);
-    narrow(bound, logits, p.n, 10, 11, false, lid, lane, sg, histogram, parts, chosen);
-    narrow(bound, logits, p.n, 0, 10, false, lid, lane, sg, histogram, parts, chosen);
-    if (bound.places < bound.rivals && bound.key != LOWEST) {  // minus infinity never wins but as the first of all
-      narrow(bound, logits, p.n, 11, 11, true, lid, lane, sg, histogram, parts, chosen);
-      narrow(bound, logits, p.n, 0, 11, true, lid, lane, sg, histogram, parts, chosen);
+  bool listing = false;
+  if (coarse) {
+    Bound least = bound;
+    narrow(least, 21, 0x7FFu, false, lid, lane, sg, simdgroups, histogram, parts, chosen);
+    for (int i = int(lid); i < BINS; i += threads) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+#pragma unroll 1
+    for (int base = int(lid); base < p.n; base += TOGETHER * threads) {
+      uint words[TOGETHER];
+      for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * threads, p.n - 1)];
+      for (int u = 0; u < TOGETHER; u++) {
+        const uint k = max(key_of(words[u]), LOWEST);
+        if (base + u * threads < p.n && k >= least.key) {
+          atomic_fetch_add_explicit(&histogram[k >> 21], 1u, memory_order_relaxed);
+        }
+      }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+  if (limited) {
+    narrow(bound, 21, 0x7FFu, false, lid, lane, sg, simdgroups, histogram, parts, chosen);
+    // Further digits, while too many agree with the bound. Minus infinity never wins but as the first of all: which of
+    // them are taken does not matter.
+#pragma unroll 1
+    for (int digit = 1; digit < 5 && bound.rivals > FEW; digit++) {
+      const bool by_index = digit >= 3;
+      if (by_index && (bound.places == bound.rivals || bound.key == LOWEST)) break;
+      const int shift = digit == 1 ? 10 : digit == 3 ? 11 : 0;
+      const uint digit_mask = digit == 2 ? 0x3FFu : 0x7FFu;
+      for (int i = int(lid); i < BINS; i += threads) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+#pragma unroll 1
+      for (int i = int(lid); i < p.n; i += threads) {
+        const uint k = max(key_of(logits[i]), LOWEST);
+        const uint index = inverted(i);
+        if ((k & bound.key_mask) == bound.key && (index & bound.index_mask) == bound.index) {
+          const uint d = ((by_index ? index : k) >> uint(shift)) & digit_mask;
+          atomic_fetch_add_explicit(&histogram[d], 1u, memory_order_relaxed);
+        }
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      narrow(bound, shift, digit_mask, by_index, lid, lane, sg, simdgroups, histogram, parts, chosen);
+    }
+    // Those before the bound's digits, and the rivals: the latter are taken in the order of key and index.
+    const uint certain = uint(top_k) - bound.places;
+    listing = bound.rivals <= FEW && certain + bound.rivals <= uint(MOST_LISTED);
+    if (bound.rivals <= FEW) {
+#pragma unroll 1
+      for (int base = int(lid); base < p.n; base += TOGETHER * threads) {
+        uint words[TOGETHER];
+        for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * threads, p.n - 1)];
+        for (int u = 0; u < TOGETHER; u++) {
+          const int i = base + u * threads;
+          if (i >= p.n) break;
+          const uint raw = key_of(words[u]);
+          const uint k = max(raw, LOWEST);
+          const uint index = inverted(i);
+          const uint prefix = k & bound.key_mask;
+          const uint index_prefix = index & bound.index_mask;
+          const bool rival = prefix == bound.key && index_prefix == bound.index;
+          const bool before = prefix > bound.key || (prefix == bound.key && index_prefix > bound.index);
+          if (rival || (before && listing)) {
+            const uint place = atomic_fetch_add_explicit(&counts[rival ? 0 : 1], 1u, memory_order_relaxed);
+            const uint to = rival ? place : uint(MOST_LISTED - 1) - place;
+            listed[to] = uint(i);
+            listed_keys[to] = raw;
+          }
+        }
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      // A rival has as many threads as there are, up to a simdgroup, to count those before it.
+      uint sharing = 1u;
+      while (sharing < 32u && 2u * sharing * bound.rivals <= uint(threads)) sharing *= 2u;
+#pragma unroll 1
+      for (uint first = 0u; first < bound.rivals; first += uint(threads) / sharing) {
+        const uint rival = first + lid / sharing;
+        const uint own = min(rival, bound.rivals - 1u);
+        const uint own_key = max(listed_keys[own], LOWEST);
+        const uint own_index = listed[own];
+        uint before = 0u;
+#pragma unroll 4
+        for (uint j = lid & (sharing - 1u); j < bound.rivals; j += sharing) {
+          const uint k = max(listed_keys[j], LOWEST);
+          before += k > own_key || (k == own_key && listed[j] < own_index) ? 1u : 0u;
+        }
+#pragma unroll 1
+        for (uint step = 1u; step < sharing; step *= 2u) before += simd_shuffle_xor(before, ushort(step));
+        if ((lid & (sharing - 1u)) == 0u && rival < bound.rivals && before + 1u == bound.places) {
+          chosen[0] = own_key;
+          chosen[1] = own_key == LOWEST ? 0u : inverted(int(own_index));
+        }
+      }
+      threadgroup_barrier(mem_flags::mem_threadgroup);
+      bound.key = chosen[0];
+      bound.index = chosen[1];
     }
   }
 
+  // The race, by blocks of 4 logits, which share their noise, or by what is listed.
   key = 0u;
   at = 0xFFFFFFFFu;
-  for (int block = int(lid); 4 * block < p.n; block += THREADS) {
-    bool taken[4];
-    bool any = false;
+  const int rivals = int(bound.rivals);
+  const int listed_count = top_k - int(bound.places) + rivals;
+  const int end = listing ? listed_count : (p.n + 3) / 4;
+#pragma unroll 1
+  for (int i = int(lid); i < end; i += threads) {
+    const int place = i < rivals ? i : MOST_LISTED - 1 - (i - rivals);
+    const int block = listing ? int(listed[place]) / 4 : i;
+    uint taken = 0u;  // bits of the block's logits
+    uint keys[4];
     for (int j = 0; j < 4; j++) {
-      const int i = 4 * block + j;
-      const uint k = i < p.n ? key_of(logits[i]) : 0u;
-      taken[j] = k != 0u && (k > bound.key || (k == bound.key && inverted(i) >= bound.index));
-      any = any || taken[j];
+      const int l = 4 * block + j;
+      const bool here = listing ? int(listed[place]) == l : l < p.n;
+      keys[j] = !here ? 0u : listing ? listed_keys[place] : key_of(logits[l]);
+      const uint k = keys[j];
+      if (k != 0u && (k > bound.key || (k == bound.key && inverted(l) >= bound.index))) taken |= 1u << uint(j);
     }
-    if (!any) continue;
-    const uint4 words = noise_words(draw->seed, draw->frame, uint(p.stream), uint(block));
+    if (taken == 0u) continue;
+    const uint4 words = noise_words(seed, frame, uint(p.stream), uint(block));
     const uint noise[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll 1
     for (int j = 0; j < 4; j++) {
-      if (!taken[j]) continue;
-      const uint k = race(logits[4 * block + j], logits[largest], temperature, noise[j]);
-      if (k > key) {
+      if ((taken >> uint(j) & 1u) == 0u) continue;
+      const uint k = race(bits_of(j == 0   ? keys[0]
+                                  : j == 1 ? keys[1]
+                                  : j == 2 ? keys[2]
+                                           : keys[3]),
+                          largest, temperature,
+                          j == 0   ? noise[0]
+                          : j == 1 ? noise[1]
+                          : j == 2 ? noise[2]
+                                   : noise[3]);
+      const uint l = uint(4 * block + j);
+      if (k > key || (k == key && l < at)) {
         key = k;
-        at = uint(4 * block + j);
+        at = l;
       }
     }
   }
-  const Best best = group_best(key, at, lane, sg, parts, indices);
-  if (lid == 0) token[0] = int(best.key == 0u ? largest : best.index);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  keep_best(key, at, lane, sg, best_keys, best_indices);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  const Best best = best_of(lane, simdgroups, best_keys, best_indices);
+  if (lid == 0) token[0] = int(best.key == 0u ? most.index : best.index);
 }

@@ -36,13 +36,13 @@ def table(found: list[dict[str, Any]]) -> str:
     return _HEAD + "".join(_row(result) for result in newest(found))
 
 
-def insert(readme: str, text: str) -> str:
-    """README.md with `text` between its markers; ValueError where they are missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def insert(page: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
+    """The page with `text` between its markers; ValueError where they are missing."""
+    before, begin, rest = page.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise ValueError(f"README.md has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{text}{END}{after}"
+        raise ValueError(f"the page has no {markers[0]} ... {markers[1]}")
+    return f"{before}{begin}\n{text}{end}{after}"
 
 
 def _machine(result: dict[str, Any]) -> str:

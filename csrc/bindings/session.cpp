@@ -118,12 +118,8 @@ StepOutput step_codes(SessionHandle& self, const AnyArray& user_codes, bool deco
   return call(session.model()->worker(), [&] { return session.step_codes(codes, std::nullopt, decode); });
 }
 
-std::optional<double> temporal_ms(const StepOutput& out) {
-  return out.timing ? std::optional(out.timing->temporal_ms) : std::nullopt;
-}
-
-std::optional<double> depformer_ms(const StepOutput& out) {
-  return out.timing ? std::optional(out.timing->depformer_ms) : std::nullopt;
+std::optional<double> part_ms(const StepOutput& out, double StepTiming::* part) {
+  return out.timing ? std::optional((*out.timing).*part) : std::nullopt;
 }
 
 // Runs f(session) on the model's thread, for this caller alone.
@@ -158,10 +154,10 @@ void register_session(nb::module_& m) {
       .def_prop_ro("tokens", [](const StepOutput& o) { return to_numpy(o.tokens, {o.tokens.size()}); })
       .def_prop_ro("index", [](const StepOutput& o) { return o.index; })
       .def_prop_ro("step_ms", [](const StepOutput& o) { return o.step_ms; })
-      .def_prop_ro("encode_ms", [](const StepOutput& o) { return o.encode_ms; })
-      .def_prop_ro("temporal_ms", [](const StepOutput& o) { return temporal_ms(o); })
-      .def_prop_ro("depformer_ms", [](const StepOutput& o) { return depformer_ms(o); })
-      .def_prop_ro("decode_ms", [](const StepOutput& o) { return o.decode_ms; });
+      .def_prop_ro("encode_ms", [](const StepOutput& o) { return part_ms(o, &StepTiming::encode_ms); })
+      .def_prop_ro("temporal_ms", [](const StepOutput& o) { return part_ms(o, &StepTiming::temporal_ms); })
+      .def_prop_ro("depformer_ms", [](const StepOutput& o) { return part_ms(o, &StepTiming::depformer_ms); })
+      .def_prop_ro("decode_ms", [](const StepOutput& o) { return part_ms(o, &StepTiming::decode_ms); });
 
   nb::class_<SnapshotHandle>(m, "Snapshot")
       .def_prop_ro("nbytes", [](const SnapshotHandle& s) { return (*s).nbytes; })

@@ -145,6 +145,15 @@ ops::WeightPtr CpuOps::codebook(const RvqLevel& level) {
   return w;
 }
 
+void CpuOps::select(int n, ops::Place given, ops::Place which, ops::Place made, int, ops::Place out) {
+  ++calls_;
+  std::copy_n(given.as<std::uint32_t>(), n, out.as<std::uint32_t>());
+  for (int i = 0; which && i < n; ++i) {
+    const std::int32_t index = which.as<std::int32_t>()[i];
+    if (index >= 0) out.as<std::uint32_t>()[i] = made.as<std::uint32_t>()[index];
+  }
+}
+
 // Language model.
 
 void CpuOps::embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) {
@@ -452,12 +461,13 @@ void CpuOps::quantize(std::span<const ops::Weight* const> levels, ops::Place x, 
   }
 }
 
-void CpuOps::dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) {
+void CpuOps::dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) {
   ++calls_;
   auto* out = x.as<float>();
   for (std::size_t i = 0; i < levels.size(); ++i) {
     const Codewords& level = as<CodebookWeight>(*levels[i]).codewords;
-    const int code = codes.as<std::int32_t>()[i];
+    const std::int32_t given = codes.at.as<std::int32_t>()[i];
+    const int code = given < 0 ? codes.drawn.as<std::int32_t>()[-1 - given] : given;
     for (int j = 0; j < level.d; ++j) out[j] = (i == 0 ? 0.0F : out[j]) + level.at(code, j);
   }
 }

@@ -45,6 +45,7 @@ class CpuOps : public ops::Ops {
 
   void run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) override;
 
+  void select(int n, ops::Place given, ops::Place which, ops::Place made, int count, ops::Place out) override;
   void embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) override;
   void project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) override;
   void project_qkv(const ops::Weight& w, ops::Place x, int columns, const ops::Norm& norm, float max_period,
@@ -57,7 +58,7 @@ class CpuOps : public ops::Ops {
   void upsample(const ops::Weight& w, ops::Place window, int count, ops::Place y) override;
   void replicate(const ops::Weight& w, ops::Place window, ops::Place is_first) override;
   void quantize(std::span<const ops::Weight* const> levels, ops::Place x, ops::Place codes) override;
-  void dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) override;
+  void dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) override;
 
   std::uint64_t calls() const override { return calls_; }
 

@@ -49,6 +49,12 @@ struct EngineState {
 /// unchanged.
 using FrameTokens = std::vector<int>;
 
+/// In place of a token that only the frame itself brings forth: the index-th of what it hears or draws, see
+/// Engine::frame(). Below everything else that a cell can hold.
+constexpr int later(int index) { return -16 - index; }
+constexpr bool is_later(int cell) { return cell <= later(0); }
+constexpr int index_of_later(int cell) { return -16 - cell; }
+
 /// One frame's question to the language model.
 struct FrameInput {
   std::vector<int> column;           // [rows] tokens to embed; -1 contributes zero
@@ -58,10 +64,19 @@ struct FrameInput {
   std::uint64_t frame = 0;           // Philox counter, high half: index of the step call
 };
 
-/// Where the time of one step went, in milliseconds.
+/// Where the time of one frame went, in milliseconds.
 struct StepTiming {
+  double encode_ms = 0;    // Mimi's; 0 where codes came in
   double temporal_ms = 0;  // embedding, temporal transformer, text head, the text token
   double depformer_ms = 0;
+  double decode_ms = 0;  // Mimi's; 0 where no audio went out
+};
+
+/// What a whole frame gives.
+struct FrameOutput {
+  std::vector<int> user;     // [Q] what was heard
+  FrameTokens tokens;        // what was drawn
+  std::vector<float> audio;  // [1920] what is said
 };
 
 /// Named float32 tensors for the tests ("hidden", "text_logits", "enc_seanet", ...).
@@ -96,6 +111,14 @@ class Engine {
                                   Probe* probe = nullptr) = 0;  // [1920] -> [Q]
   virtual std::vector<float> decode(EngineState& state, std::span<const int> codes,
                                     Probe* probe = nullptr) = 0;  // [Q] -> [1920]
+
+  // Both.
+  /// encode(), step() and decode() of one frame, as one list of work where a device has such a thing. Of input.target,
+  /// later(k) is the user's code k that this frame hears; of `codes` [Q], to decode, later(r) is the token of row r
+  /// that it draws. With `probe` (step()'s) or `timing`, part by part.
+  virtual FrameOutput frame(EngineState& state, std::span<const float> pcm, const FrameInput& input,
+                            std::span<const int> codes, const SamplingOptions& sampling, Probe* probe = nullptr,
+                            StepTiming* timing = nullptr);
 
   // Teacher-forced parts, for tests/golden.
   /// tokens [S][rows], in chunks -> "embeddings" [S, D], "hidden" [S, D], "text_logits" [S, text_card]

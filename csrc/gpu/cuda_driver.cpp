@@ -79,6 +79,7 @@ Driver find_all(const std::string& path) {
                       ". Update the NVIDIA driver.");
   }
   find_function(library, "cuFuncGetParamInfo", d.function_param);
+  find_function(library, "cuGraphAddDependencies_v2", d.graph_add_edges);
   return d;
 }
 

@@ -29,6 +29,7 @@ using GraphNode = struct GraphNodeHandle*;
 using GraphExec = struct GraphExecHandle*;
 
 inline constexpr int kCoresAttribute = 16;             // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+inline constexpr int kCacheAttribute = 38;             // CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
 inline constexpr int kMajorAttribute = 75;             // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 inline constexpr int kMinorAttribute = 76;             // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
 inline constexpr int kMaxThreadsAttribute = 0;         // CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK
@@ -48,6 +49,18 @@ struct KernelNode {
   void* kernel = nullptr;
   Context context = nullptr;
 };
+
+/// CUgraphEdgeData. Unlike a plain edge, a programmatic one, which is between kernels, lets the later kernel start as
+/// soon as all thread blocks of the earlier one have said `griddepcontrol.launch_dependents`, or ended; it waits for
+/// the earlier kernel's end, and sees its writes, by `griddepcontrol.wait`.
+struct Edge {
+  unsigned char from_port = 0;
+  unsigned char to_port = 0;
+  unsigned char type = 0;
+  unsigned char reserved[5] = {};
+};
+/// CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC, CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC
+inline constexpr Edge kProgrammaticEdge = {1, 0, 1, {}};
 
 /// One side of CUDA_MEMCPY3D_v2.
 struct CopyEnd {
@@ -110,6 +123,8 @@ struct Driver {
   Result (*graph_destroy)(Graph);
   Result (*graph_add_kernel)(GraphNode*, Graph, const GraphNode* after, std::size_t count, const KernelNode*);
   Result (*graph_add_copy)(GraphNode*, Graph, const GraphNode* after, std::size_t count, const Copy*, Context);
+  /// From CUDA 12.3 on; null before.
+  Result (*graph_add_edges)(Graph, const GraphNode* from, const GraphNode* to, const Edge*, std::size_t count);
   Result (*graph_instantiate)(GraphExec*, Graph, unsigned long long flags);
   Result (*graph_exec_destroy)(GraphExec);
   Result (*graph_upload)(GraphExec, Stream);

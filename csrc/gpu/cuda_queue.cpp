@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <map>
 #include <set>
@@ -46,6 +48,7 @@ struct LoadedModule {
 struct CudaKernel final : Kernel {
   std::shared_ptr<LoadedModule> module;
   Function function = nullptr;
+  bool waits = false;  // for the kernels before it, by itself
   int max_threads = 0;
   std::vector<std::size_t> param_bytes;  // empty where the driver cannot tell
 };
@@ -98,32 +101,74 @@ struct Stretch {
   }
 };
 
-/// A queue's graph as it grows: nodes without a barrier between them depend on all before the last barrier.
+/// A queue's graph as it grows: nodes without a barrier between them depend on all before the last barrier of their
+/// lane.
+///
+/// From one kernel to the next alone the edge may be programmatic. A kernel that waits does so before it touches
+/// memory, so it ends after the kernel before it has ended, and that one likewise: whoever waits for it waits for all
+/// before. Where lists branch or join, and at copies, edges are plain.
 class GraphBuilder {
  public:
-  GraphBuilder(Gpu& gpu, Graph graph) : gpu_(gpu), graph_(graph) {}
+  GraphBuilder(Gpu& gpu, Graph graph, bool overlap) : gpu_(gpu), graph_(graph), overlap_(overlap) {}
 
-  void barrier() {
-    if (now_.empty()) return;
-    before_ = std::move(now_);
-    now_.clear();
+  void barrier() { lanes_[lane_].barrier(); }
+  void go_to_lane(int lane) {
+    const int from = std::exchange(lane_, lane);
+    if (from == lane) return;
+    Lane& main = lanes_[0];
+    if (from == 0) {
+      main.barrier();
+      lanes_[1] = lanes_[2] = {.before = main.before};
+    } else if (lane == 0) {
+      std::vector<GraphNode> ends;
+      for (Lane* side : {&lanes_[1], &lanes_[2]}) {
+        side->barrier();
+        if (side->before != main.before) ends.insert(ends.end(), side->before.begin(), side->before.end());
+      }
+      main = {.before = std::move(ends)};
+    }
   }
-  GraphNode add(const KernelNode& node) {
+  /// `waits`: the kernel does so by itself; `alone`: nothing else comes before the next barrier of the lane.
+  GraphNode add(const KernelNode& node, bool waits, bool alone) {
+    Lane& lane = lanes_[lane_];
+    const bool early = overlap_ && waits && alone && lane.now.empty() && lane.after_kernel && lane.before.size() == 1;
     GraphNode out = nullptr;
-    gpu_.driver.check(gpu_.driver.graph_add_kernel(&out, graph_, before_.data(), before_.size(), &node), "record");
-    return now_.emplace_back(out);
+    gpu_.driver.check(
+        gpu_.driver.graph_add_kernel(&out, graph_, lane.before.data(), early ? 0 : lane.before.size(), &node),
+        "record");
+    if (early) {
+      gpu_.driver.check(gpu_.driver.graph_add_edges(graph_, lane.before.data(), &out, &kProgrammaticEdge, 1), "record");
+    }
+    lane.kernel_now = true;
+    return lane.now.emplace_back(out);
   }
   void add(const Copy& copy) {
+    Lane& lane = lanes_[lane_];
     GraphNode out = nullptr;
-    gpu_.driver.check(gpu_.driver.graph_add_copy(&out, graph_, before_.data(), before_.size(), &copy, gpu_.context),
-                      "record");
-    now_.push_back(out);
+    gpu_.driver.check(
+        gpu_.driver.graph_add_copy(&out, graph_, lane.before.data(), lane.before.size(), &copy, gpu_.context),
+        "record");
+    lane.now.push_back(out);
   }
 
  private:
+  struct Lane {
+    std::vector<GraphNode> before = {}, now = {};
+    bool after_kernel = false;  // `before` are kernels of this lane, `now` are kernels
+    bool kernel_now = false;
+
+    void barrier() {
+      if (now.empty()) return;
+      before = std::exchange(now, {});
+      after_kernel = std::exchange(kernel_now, false);
+    }
+  };
+
   Gpu& gpu_;
   Graph graph_;
-  std::vector<GraphNode> before_, now_;
+  bool overlap_;
+  Lane lanes_[3];
+  int lane_ = 0;
 };
 
 Copy copy_in(const Twin& twin, Stretch part) {
@@ -142,6 +187,15 @@ Copy copy_out(const Twin& twin, Stretch part) {
   copy.to.host = twin.host + part.begin;
   copy.width_bytes = part.end - part.begin;
   return copy;
+}
+
+/// Whether kernels of this text begin by waiting for those before them: who writes the instruction promises that.
+bool has_wait(const std::string& text) { return text.find("griddepcontrol.wait") != std::string::npos; }
+
+bool may_overlap(const Gpu& gpu) {
+  const char* const chosen = std::getenv("PERSONAPLEX_CUDA_OVERLAP");
+  return gpu.capability >= 90 && gpu.driver.graph_add_edges != nullptr &&
+         (chosen == nullptr || std::strcmp(chosen, "0") != 0);
 }
 
 /// Throws std::invalid_argument for what the driver would refuse, or read out of bounds.
@@ -187,7 +241,8 @@ class CudaQueue final : public Queue {
   explicit CudaQueue(CudaOptions options)
       : gpu_(std::make_shared<Gpu>(Driver::open(options.driver), options.device)),
         compiler_(options.nvrtc, std::move(options.cache), gpu_->capability, driver_version()),
-        sources_(std::move(options.sources)) {
+        sources_(std::move(options.sources)),
+        overlap_(options.overlap && may_overlap(*gpu_)) {
     for (const CudaSource& source : sources_) {
       if (source.capability > gpu_->capability) continue;
       for (std::size_t i = 0; i < source.kernels.size(); ++i) texts_[source.kernels[i].first] = {&source, i};
@@ -220,7 +275,7 @@ class CudaQueue final : public Queue {
   void prepare(const std::vector<std::string>& names) override;
 
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
-  void run(List& list, const ops::Memory* state) override;
+  void run(List& list, const ops::Memory* state, bool again) override;
 
   std::string device_name() const override {
     char name[256] = {};
@@ -230,6 +285,11 @@ class CudaQueue final : public Queue {
   std::size_t free_bytes() const override {
     gpu_->use("free_bytes");
     return gpu_->free_bytes();
+  }
+  std::size_t cache_bytes() const override {
+    int bytes = 0;
+    gpu_->driver.check(gpu_->driver.device_attribute(&bytes, kCacheAttribute, gpu_->device), "cache_bytes");
+    return static_cast<std::size_t>(bytes);
   }
 
  private:
@@ -243,6 +303,7 @@ class CudaQueue final : public Queue {
   std::shared_ptr<Gpu> gpu_;
   CudaCompiler compiler_;
   std::vector<CudaSource> sources_;
+  bool overlap_;
   struct Text {
     const CudaSource* source = nullptr;
     std::size_t kernel = 0;
@@ -293,6 +354,8 @@ void CudaQueue::load(const std::string& name, const std::string& program) {
   auto kernel = std::make_unique<CudaKernel>();
   kernel->name = name;
   kernel->module = std::make_shared<LoadedModule>(gpu_, program, name);
+  const Text& text = texts_.at(name);
+  kernel->waits = has_wait(text.source->text) || has_wait(text.source->kernels[text.kernel].second);
   driver.check(driver.module_function(&kernel->function, kernel->module->module, name.c_str()), "kernel");
   driver.check(driver.function_attribute(&kernel->max_threads, kMaxThreadsAttribute, kernel->function), "kernel");
   std::size_t offset = 0, bytes = 0;
@@ -326,10 +389,11 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
   }
 
   driver.check(driver.graph_create(&list->graph, 0), "record");
-  GraphBuilder builder(*gpu_, list->graph);
+  GraphBuilder builder(*gpu_, list->graph, overlap_);
   for (const auto& [twin, part] : in) builder.add(copy_in(*twin, part));
   builder.barrier();
-  for (Dispatch& d : dispatches) {
+  for (std::size_t i = 0; i < dispatches.size(); ++i) {
+    Dispatch& d = dispatches[i];
     const auto& kernel = static_cast<const CudaKernel&>(*d.kernel);
     if (std::find(list->modules.begin(), list->modules.end(), kernel.module) == list->modules.end()) {
       list->modules.push_back(kernel.module);
@@ -343,10 +407,14 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
       if (a.memory == nullptr) launch.of_state.emplace_back(launch.buffers.size(), a.offset);
       launch.buffers.push_back(a.memory == nullptr ? 0 : address(a.memory->base + a.offset));
     }
+    builder.go_to_lane(d.lane);
     if (d.barrier) builder.barrier();
-    launch.in_graph = builder.add(*launch.prepared());
+    const bool alone =
+        i + 1 == dispatches.size() || dispatches[i + 1].barrier || dispatches[i + 1].lane != dispatches[i].lane;
+    launch.in_graph = builder.add(*launch.prepared(), kernel.waits, alone);
     if (!launch.of_state.empty()) list->stateful.push_back(std::move(launch));
   }
+  builder.go_to_lane(0);
   builder.barrier();
   for (const auto& [twin, part] : out) builder.add(copy_out(*twin, part));
 
@@ -356,7 +424,7 @@ std::unique_ptr<List> CudaQueue::record(std::vector<Dispatch> dispatches) {
   return list;
 }
 
-void CudaQueue::run(List& list, const ops::Memory* state) {
+void CudaQueue::run(List& list, const ops::Memory* state, bool /*again*/) {
   auto* const cuda_list = dynamic_cast<CudaList*>(&list);
   if (cuda_list == nullptr || cuda_list->gpu != gpu_) bad_argument("CudaQueue.run", "expected a list of this queue.");
   if (!cuda_list->stateful.empty() && (state == nullptr || state->bytes < cuda_list->state_bytes)) {

@@ -20,6 +20,9 @@ struct CudaOptions {
   std::filesystem::path cache;  // CudaCompiler's
   std::vector<CudaSource> sources;
   std::string driver = "libcuda.so.1";
+  /// Kernels start while the one before them ends, on GPUs of compute capability 9.0 and higher, where their source
+  /// waits by itself. PERSONAPLEX_CUDA_OVERLAP=0 in the environment turns it off.
+  bool overlap = true;
 };
 
 /// The queue of one GPU: for one thread at a time; its memory may be freed on any. Memory, kernels and lists may

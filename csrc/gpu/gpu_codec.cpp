@@ -24,8 +24,13 @@ bool is_plain(const Project& p, ops::Epilogue epilogue) {
   return p.columns == 1 && p.how.epilogue == epilogue && p.how.norm.weight == nullptr && p.how.scale == nullptr;
 }
 
+bool follows(const ops::Codes& codes, const Levels& levels, const ops::Codes& next) {
+  return next.at == codes.at + levels.size() * sizeof(std::int32_t) && next.drawn == codes.drawn &&
+         next.count == codes.count;
+}
+
 bool follows(ops::Place codes, const Levels& levels, ops::Place next) {
-  return next == codes + levels.size() * sizeof(std::int32_t);
+  return follows(ops::Codes{codes}, levels, ops::Codes{next});
 }
 
 /// Threadgroups of codec_residual.
@@ -70,7 +75,6 @@ void GpuCodec::finish() {
     i += done;
   }
   calls_.clear();
-  carry();
 }
 
 // attend, x += scale * out_proj, linear1(norm(x)), x += scale * linear2: between the first and the last, x lacks what
@@ -211,6 +215,12 @@ bool GpuCodec::waits_for_carry(const Operand& operand) const {
   });
 }
 
+void GpuCodec::carry_before(std::initializer_list<Operand> operands) {
+  for (const Operand& o : operands) {
+    if (waits_for_carry(o)) carry();
+  }
+}
+
 void GpuCodec::carry() {
   while (!carried_.empty()) {
     const ops::Memory& memory = *carried_.front().window.memory;
@@ -263,7 +273,7 @@ void GpuOps::quantize(std::span<const ops::Weight* const> levels, ops::Place x, 
   codec_->call(Quantize{levels_of(levels), x, codes});
 }
 
-void GpuOps::dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) {
+void GpuOps::dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) {
   flush_attention();
   codec_->call(Dequantize{levels_of(levels), codes, x});
 }

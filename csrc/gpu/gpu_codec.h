@@ -66,7 +66,8 @@ struct Quantize {
 };
 struct Dequantize {
   Levels levels;
-  ops::Place codes, x;
+  ops::Codes codes;
+  ops::Place x;
 };
 
 class GpuCodec {
@@ -78,8 +79,12 @@ class GpuCodec {
   /// Forgets what was called.
   void begin();
   void call(Call call) { calls_.push_back(std::move(call)); }
-  /// Dispatches what was called, then moves what the windows carry to their fronts.
+  /// Dispatches what was called.
   void finish();
+  /// At the end of a run: moves what the windows carry to their fronts.
+  void carry();
+  /// For whoever else dispatches something that may touch a window.
+  void carry_before(std::initializer_list<Operand> operands);
 
  private:
   /// What of a window outlives a frame: `bytes` that lie `fresh` bytes after its front.
@@ -119,8 +124,8 @@ class GpuCodec {
   /// Of two parts, of which the second may have no levels; their residuals [2][d] are at `work`.
   void quantize_parts(const Levels& first, const Levels& second, ops::Place work, ops::Place codes);
   /// y = the sum of what two parts' codewords give through their projections.
-  void dequantize_parts(const Levels& first, const Levels& second, ops::Place codes, const GpuPanels& first_projection,
-                        const GpuPanels& second_projection, ops::Place y);
+  void dequantize_parts(const Levels& first, const Levels& second, const ops::Codes& codes,
+                        const GpuPanels& first_projection, const GpuPanels& second_projection, ops::Place y);
   /// The levels' codewords, one behind the other.
   ops::Place codebooks(const Levels& first, const Levels& second);
   /// What quantize_parts() works on.
@@ -134,14 +139,11 @@ class GpuCodec {
   void add(const std::string& kernel, std::initializer_list<Operand> operands, const Params& params,
            std::initializer_list<std::uint32_t> groups, std::uint32_t threads,
            std::initializer_list<Operand> reached = {}) {
-    for (const Operand& o : operands) {
-      if (waits_for_carry(o)) carry();
-    }
+    carry_before(operands);
     recorder_.add(kernel, operands, params, groups, threads, reached);
   }
   /// Whether what a window carries must have moved before this is touched.
   bool waits_for_carry(const Operand& operand) const;
-  void carry();
 
   GpuOps& ops_;
   Recorder& recorder_;

@@ -8,6 +8,8 @@
 #include "checkpoint/to_floats.h"
 #include "core/rotary.h"
 #include "gpu/gpu_codec.h"
+#include "gpu/kernel_params.h"
+#include "gpu/operands.h"
 
 namespace personaplex::gpu {
 
@@ -15,11 +17,42 @@ std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue) {
   return std::make_unique<GpuOps>(std::move(queue));
 }
 
-GpuOps::GpuOps(std::unique_ptr<Queue> queue)
-    : queue_(std::move(queue)), weights_(*queue_), codec_(std::make_unique<GpuCodec>(*this)) {}
+GpuOps::GpuOps(std::unique_ptr<Queue> queue, ChooseTile choose)
+    : queue_(std::move(queue)),
+      choose_(choose ? std::move(choose) : choose_for(*queue_)),
+      weights_(*queue_),
+      codec_(std::make_unique<GpuCodec>(*this)) {}
 GpuOps::~GpuOps() = default;
 
+namespace {
+
+constexpr std::int64_t kRowValues = 8;  // kernels read bfloats 16 bytes at a time
+
+/// Rows filled up with zeros.
+std::vector<std::byte> padded_rows(const Matrix& m) {
+  const std::size_t row = static_cast<std::size_t>(m.k) * 2;
+  const std::size_t stride = static_cast<std::size_t>((m.k + kRowValues - 1) / kRowValues * kRowValues) * 2;
+  std::vector<std::byte> out(static_cast<std::size_t>(m.n) * stride);
+  for (std::size_t n = 0; n < static_cast<std::size_t>(m.n); ++n) {
+    std::memcpy(out.data() + n * stride, m.weight.data + n * row, row);
+  }
+  return out;
+}
+
+}  // namespace
+
 ops::WeightPtr GpuOps::matrix(const Matrix& m) {
+  if (m.quantized() || m.k % kRowValues == 0) return table(m);
+  auto w = std::make_unique<GpuMatrix>();
+  w->n = m.n;
+  w->k = m.k;
+  const std::vector<std::byte> rows = padded_rows(m);
+  w->words = weights_.put(rows.data(), rows.size());
+  w->word_bytes = rows.size();
+  return w;
+}
+
+ops::WeightPtr GpuOps::table(const Matrix& m) {
   auto w = std::make_unique<GpuMatrix>();
   w->n = m.n;
   w->k = m.k;
@@ -77,11 +110,29 @@ ops::Place GpuOps::angles(ops::Place at, int columns, int head_dim, float max_pe
 }
 
 ops::Place GpuOps::scratch(std::size_t bytes) {
-  for (const auto& memory : scratch_) {
-    if (memory->bytes == bytes) return {memory.get(), 0};
-  }
-  scratch_.push_back(queue_->allocate(bytes, ops::Use::kScratch));
-  return {scratch_.back().get(), 0};
+  auto& memory = scratch_[{bytes, recorder_.lane()}];
+  if (memory == nullptr) memory = queue_->allocate(bytes, ops::Use::kScratch);
+  return {memory.get(), 0};
+}
+
+void GpuOps::together(const std::function<void()>& one, const std::function<void()>& other) {
+  flush();
+  recorder_.begin_lane(1);
+  one();
+  flush();
+  recorder_.begin_lane(2);
+  other();
+  flush();
+  recorder_.begin_lane(0);
+}
+
+void GpuOps::select(int n, ops::Place given, ops::Place which, ops::Place made, int made_count, ops::Place out) {
+  flush();
+  const auto words = [](int count) { return static_cast<std::size_t>(count) * sizeof(std::int32_t); };
+  const auto operands = {reads(given, words(n)), reads_if(which, words(n)), reads_if(made, words(made_count)),
+                         writes(out, words(n))};
+  codec_->carry_before(operands);
+  recorder_.add("select_words", operands, SelectParams{n, which ? 1 : 0}, {count(n, 256)}, 256);
 }
 
 void GpuOps::run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) {
@@ -99,6 +150,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
     recorder_.begin(state);
     calls();
     flush();
+    codec_->carry();
     std::vector<Dispatch> dispatches = recorder_.take(*queue_);
     passing.dispatches = dispatches.size();
     passing.angles = used_angles_;
@@ -106,7 +158,7 @@ void GpuOps::run(const ops::Program& program, const ops::Memory* state, const st
     if (kept) recorded = &programs_.emplace(key, std::move(passing)).first->second;
   }
   for (const Angles* a : recorded->angles) a->fill();
-  queue_->run(*recorded->list, state);
+  queue_->run(*recorded->list, state, /* again = */ kept);
   calls_ += recorded->dispatches;
 }
 

@@ -10,25 +10,27 @@
 #include "gpu/gpu_weights.h"
 #include "gpu/queue.h"
 #include "gpu/recorder.h"
+#include "gpu/tuning.h"
 #include "ops/ops.h"
 
 namespace personaplex::gpu {
 
 class GpuCodec;
 
-/// The operations on a GPU: what the fused engine needs of it.
+/// The operations on a GPU: what the fused engine needs of it. WeightsError: see choose_for().
 std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue);
 
 class GpuOps : public ops::Ops {
  public:
-  explicit GpuOps(std::unique_ptr<Queue> queue);
+  /// Without `choose` the table of the GPU's family chooses.
+  explicit GpuOps(std::unique_ptr<Queue> queue, ChooseTile choose = {});
   ~GpuOps() override;
 
   std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override {
     return queue_->allocate(bytes, use);
   }
   ops::WeightPtr matrix(const Matrix& m) override;
-  ops::WeightPtr table(const Matrix& m) override { return matrix(m); }
+  ops::WeightPtr table(const Matrix& m) override;
   ops::WeightPtr vector(const TensorView& t) override;
   ops::WeightPtr linear(const TensorView& t) override;
   ops::WeightPtr conv(const Conv& c, int stride, int dilation) override;
@@ -38,6 +40,8 @@ class GpuOps : public ops::Ops {
 
   void run(const ops::Program& program, const ops::Memory* state, const std::function<void()>& calls) override;
 
+  void together(const std::function<void()>& one, const std::function<void()>& other) override;
+  void select(int n, ops::Place given, ops::Place which, ops::Place made, int count, ops::Place out) override;
   void embed_sum(std::span<const ops::Weight* const> tables, ops::Place ids, int columns, ops::Place x) override;
   void project(const ops::Weight& w, ops::Place x, int columns, const ops::Product& how, ops::Place y) override;
   void project_qkv(const ops::Weight& w, ops::Place x, int columns, const ops::Norm& norm, float max_period,
@@ -50,7 +54,7 @@ class GpuOps : public ops::Ops {
   void upsample(const ops::Weight& w, ops::Place window, int count, ops::Place y) override;
   void replicate(const ops::Weight& w, ops::Place window, ops::Place is_first) override;
   void quantize(std::span<const ops::Weight* const> levels, ops::Place x, ops::Place codes) override;
-  void dequantize(std::span<const ops::Weight* const> levels, ops::Place codes, ops::Place x) override;
+  void dequantize(std::span<const ops::Weight* const> levels, const ops::Codes& codes, ops::Place x) override;
 
   /// Dispatches so far.
   std::uint64_t calls() const override { return calls_; }
@@ -77,7 +81,7 @@ class GpuOps : public ops::Ops {
   };
 
   ops::Place angles(ops::Place at, int columns, int head_dim, float max_period);
-  /// Memory between two dispatches of one operation; the same for all of a size.
+  /// Memory between two dispatches of one operation; the same for all of a size in a lane.
   ops::Place scratch(std::size_t bytes);
   /// Dispatches all that waits.
   void flush();
@@ -86,6 +90,7 @@ class GpuOps : public ops::Ops {
   void norm_now(const ops::Norm& norm, ops::Place x, int columns, ops::Place y);
 
   std::unique_ptr<Queue> queue_;
+  ChooseTile choose_;
   WeightMemory weights_;
   Recorder recorder_;
   std::map<std::pair<std::string, int>, Recorded> programs_;
@@ -94,7 +99,7 @@ class GpuOps : public ops::Ops {
   std::unique_ptr<Waiting> waiting_;
   friend class GpuCodec;  // the rest of it
   std::unique_ptr<GpuCodec> codec_;
-  std::vector<std::unique_ptr<ops::Memory>> scratch_;
+  std::map<std::pair<std::size_t, int>, std::unique_ptr<ops::Memory>> scratch_;  // by bytes and lane
   std::uint64_t calls_ = 0;
 };
 

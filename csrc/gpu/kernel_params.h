@@ -16,6 +16,10 @@ struct EmbedTable {
 };
 static_assert(sizeof(EmbedTable) == 40);
 
+struct SelectParams {
+  std::int32_t n, has_which;
+};
+
 struct EmbedParams {
   std::int32_t dim, count;
 };
@@ -84,7 +88,7 @@ struct CodecQuantizeParams {
 };
 
 struct CodecDequantizeParams {
-  std::int32_t outputs, d, bins, levels0, levels1;
+  std::int32_t outputs, d, bins, levels0, levels1, drawn;
 };
 
 }  // namespace personaplex::gpu

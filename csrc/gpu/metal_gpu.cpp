@@ -153,14 +153,16 @@ void Gpu::fail(MTL::CommandBuffer* commands) {
   throw DeviceError("[MetalQueue.run] the GPU failed: " + why + ". What it held may be wrong: load the model again.");
 }
 
-void Gpu::run(MTL::CommandBuffer* commands) {
+void Gpu::start(MTL::CommandBuffer* commands) {
   // The event comes before the command buffer's own end: it wakes the host sooner, but a fault can still follow it.
   if (last_ && last_->status() == MTL::CommandBufferStatusError) fail(last_.get());
   make_resident();
   commands->encodeSignalEvent(done_.get(), ++runs_);
   commands->commit();
   last_ = NS::RetainPtr(commands);
+}
 
+void Gpu::finish(MTL::CommandBuffer* commands) {
   const auto end = std::chrono::steady_clock::now() + kSpin;
   bool done = false;
   do {

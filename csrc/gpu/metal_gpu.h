@@ -62,8 +62,10 @@ class Gpu {
   void make_reachable(MTL::ComputeCommandEncoder* encoder);
   /// Changes when what was encoded before cannot be run any more: memory has come or gone.
   std::uint64_t generation();
-  /// Commits, and returns when all is done. DeviceError for a fault, of these commands or of those before.
-  void run(MTL::CommandBuffer* commands);
+  /// Commits. DeviceError for a fault of the commands before.
+  void start(MTL::CommandBuffer* commands);
+  /// Returns when all of what was started last is done. DeviceError for its fault.
+  void finish(MTL::CommandBuffer* commands);
   /// Asks macOS again to keep the memory wired: after a second of idleness it would not be.
   void keep_resident();
 

@@ -22,7 +22,7 @@ inline Operand writes_if(const ops::Place& at, std::size_t bytes) { return at ? 
 
 /// A layer's part of the pages, which a kernel reaches through the table.
 inline Operand pages(const ops::Ring& ring, bool written) {
-  return {{ring.pages.memory, ring.pages.offset + ring.offset}, ring.page_bytes(), written};
+  return {ring.pages, ring.page_bytes(), written, ring.offset};
 }
 inline Operand page_table(const ops::Ring& ring) {
   return reads(ring.pages, static_cast<std::size_t>(ring.slots / ops::kRingPage) * sizeof(std::byte*));

@@ -2,6 +2,7 @@
 #include "model/fused_engine.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <functional>
 
 #include "core/stopwatch.h"
@@ -14,6 +15,9 @@
 namespace personaplex {
 
 namespace {
+
+constexpr std::size_t kDrawWords = sizeof(ops::Draw) / sizeof(std::int32_t);
+constexpr std::size_t kTargetWord = offsetof(ops::Draw, target) / sizeof(std::int32_t);
 
 FusedState& fused(EngineState& state) { return static_cast<FusedState&>(state); }
 
@@ -34,6 +38,8 @@ class FusedEngine : public Engine {
   void reset_mimi(EngineState& state) override;
   std::vector<int> encode(EngineState& state, std::span<const float> pcm, Probe* probe) override;
   std::vector<float> decode(EngineState& state, std::span<const int> codes, Probe* probe) override;
+  FrameOutput frame(EngineState& state, std::span<const float> pcm, const FrameInput& input, std::span<const int> codes,
+                    const SamplingOptions& sampling, Probe* probe, StepTiming* timing) override;
   Probe probe_temporal(std::span<const std::vector<int>> columns, int chunk) override;
   Probe probe_depformer(std::span<const float> hidden, std::span<const int> text,
                         std::span<const std::vector<int>> given) override;
@@ -41,6 +47,18 @@ class FusedEngine : public Engine {
  private:
   /// Fills ids_ with up to kMaxColumns columns.
   void put_ids(std::span<const std::vector<int>> columns);
+  // The host's part of the language model's frame, and the device's, with its draws at `draws`.
+  void put_question(FusedState& state, const FrameInput& input, const SamplingOptions& sampling);
+  void temporal_step(const FusedState& state, ops::Place draws);
+  void depformer_step(ops::Place draws);
+  /// Whether what a frame hears matters to what it draws: the user's rows are among those that are drawn, or rather
+  /// given. It reaches the columns that are embedded in later frames only.
+  bool draws_depend_on_user() const { return depformer_.steps() > config_.codebooks(); }
+  /// The draws with what the encoder has heard.
+  ops::Place resolved_draws();
+  FrameTokens tokens() const { return {tokens_.data(), tokens_.data() + tokens_.size()}; }
+  std::vector<int> user_codes() const { return {user_codes_.data(), user_codes_.data() + user_codes_.size()}; }
+  std::vector<float> pcm() const { return {pcm_.data(), pcm_.data() + pcm_.size()}; }
   /// Calls pass(begin, count) for the stretches of `total` columns that go through together.
   static void in_passes(std::size_t total, int largest, const std::function<void(std::size_t begin, int count)>& pass);
   std::size_t dim() const { return static_cast<std::size_t>(config_.dim); }
@@ -54,17 +72,20 @@ class FusedEngine : public Engine {
   MimiEncoder mimi_encoder_;
   MimiDecoder mimi_decoder_;
   // Written by the host before a frame.
-  Buffer<std::int32_t> ids_;     // [rows][kMaxColumns]
-  Buffer<ops::Column> columns_;  // [kMaxColumns]
-  Buffer<ops::Draw> draws_;      // [1 + steps]
+  Buffer<std::int32_t> ids_;          // [rows][kMaxColumns]
+  Buffer<ops::Column> columns_;       // [kMaxColumns]
+  Buffer<ops::Draw> draws_;           // [1 + steps]
+  Buffer<std::int32_t> heard_;        // [1 + steps] draws: which words of them are codes just heard
+  Buffer<std::int32_t> agent_codes_;  // [Q] to decode: ops::Codes, of tokens_
   // Read by the host after it.
-  Buffer<std::int32_t> tokens_;                    // [1 + steps]
-  Buffer<std::int32_t> user_codes_, agent_codes_;  // [Q]
-  Buffer<float> pcm_;                              // [1920]
+  Buffer<std::int32_t> tokens_;      // [1 + steps]
+  Buffer<std::int32_t> user_codes_;  // [Q]
+  Buffer<float> pcm_;                // [1920]
   // In between.
-  Buffer<float> x_, hidden_;    // [kMaxColumns, D]
-  Buffer<float> text_logits_;   // [kMaxColumns, text_card]
-  Buffer<float> audio_logits_;  // [steps, card]
+  Buffer<ops::Draw> resolved_draws_;  // [1 + steps]
+  Buffer<float> x_, hidden_;          // [kMaxColumns, D]
+  Buffer<float> text_logits_;         // [kMaxColumns, text_card]
+  Buffer<float> audio_logits_;        // [steps, card]
 };
 
 FusedEngine::FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, int kv_bits)
@@ -78,14 +99,17 @@ FusedEngine::FusedEngine(const Weights& weights, std::unique_ptr<ops::Ops> ops, 
       ids_(*ops_, static_cast<std::size_t>(config_.rows()) * kMaxColumns, ops::Use::kInput),
       columns_(*ops_, kMaxColumns, ops::Use::kInput),
       draws_(*ops_, static_cast<std::size_t>(1 + depformer_.steps()), ops::Use::kInput),
+      heard_(*ops_, draws_.size() * kDrawWords, ops::Use::kInput),
+      agent_codes_(*ops_, static_cast<std::size_t>(config_.codebooks()), ops::Use::kInput),
       tokens_(*ops_, draws_.size(), ops::Use::kOutput),
-      user_codes_(*ops_, static_cast<std::size_t>(config_.codebooks()), ops::Use::kOutput),
-      agent_codes_(*ops_, user_codes_.size(), ops::Use::kInput),
+      user_codes_(*ops_, agent_codes_.size(), ops::Use::kOutput),
       pcm_(*ops_, static_cast<std::size_t>(config_.mimi.frame_samples()), ops::Use::kOutput),
+      resolved_draws_(*ops_, draws_.size()),
       x_(*ops_, kMaxColumns * dim()),
       hidden_(*ops_, x_.size()),
       text_logits_(*ops_, kMaxColumns * static_cast<std::size_t>(config_.text_card)),
       audio_logits_(*ops_, static_cast<std::size_t>(depformer_.steps()) * static_cast<std::size_t>(config_.card)) {
+  std::fill_n(heard_.data(), heard_.size(), -1);
   layout_.temporal = temporal_.ring_shape(kv_bits);
   layout_.temporal_pages = KvRings::table_for(layout_.temporal, layout_.block);
   layout_.encoder = &mimi_encoder_.layout();
@@ -132,29 +156,40 @@ void FusedEngine::prefill_embeddings(EngineState& state, std::span<const float> 
   });
 }
 
-FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
-                              Probe* probe, StepTiming* timing) {
-  const Stopwatch stopwatch;
-  KvRings& rings = fused(state).temporal;
+void FusedEngine::put_question(FusedState& state, const FrameInput& input, const SamplingOptions& sampling) {
   put_ids({&input.column, 1});
   for (std::size_t i = 0; i < draws_.size(); ++i) {
     const Sampling& how = i == 0 ? sampling.text : sampling.audio;
+    const int target = input.target[i];
     draws_[i] = {.temperature = how.temperature,
                  .top_k = how.top_k,
-                 .target = input.target[i],
+                 .target = is_later(target) ? 0 : target,
                  .forced = input.forced[i],
                  .seed = input.seed,
                  .frame = input.frame};
+    heard_[i * kDrawWords + kTargetWord] = is_later(target) ? index_of_later(target) : -1;
   }
-  rings.advance(1, columns_.data());
+  state.temporal.advance(1, columns_.data());
+}
+
+void FusedEngine::temporal_step(const FusedState& state, ops::Place draws) {
+  temporal_.embed(ids_.at(), 1, x_.at());
+  temporal_.forward(x_.at(), state.temporal, columns_.at(), 1);
+  temporal_.head(x_.at(), 1, hidden_.at(), text_logits_.at());
+  ops_->sample(text_logits_.at(), config_.text_card, draws, 0, tokens_.at());
+}
+
+void FusedEngine::depformer_step(ops::Place draws) {
+  depformer_.frame(hidden_.at(), tokens_.at(), draws, audio_logits_.at());
+}
+
+FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const SamplingOptions& sampling,
+                              Probe* probe, StepTiming* timing) {
+  const Stopwatch stopwatch;
+  put_question(fused(state), input, sampling);
   const ops::Memory* block = fused(state).block.get();
-  const auto temporal = [&] {
-    temporal_.embed(ids_.at(), 1, x_.at());
-    temporal_.forward(x_.at(), rings, columns_.at(), 1);
-    temporal_.head(x_.at(), 1, hidden_.at(), text_logits_.at());
-    ops_->sample(text_logits_.at(), config_.text_card, draws_.at(), 0, tokens_.at());
-  };
-  const auto depformer = [&] { depformer_.frame(hidden_.at(), tokens_.at(), draws_.at(), audio_logits_.at()); };
+  const auto temporal = [&] { temporal_step(fused(state), draws_.at()); };
+  const auto depformer = [&] { depformer_step(draws_.at()); };
   if (timing == nullptr) {
     ops_->run({"language model"}, block, [&] {
       temporal();
@@ -171,7 +206,45 @@ FrameTokens FusedEngine::step(EngineState& state, const FrameInput& input, const
     (*probe)["text_logits"] = copy_floats(text_logits_.at(), {config_.text_card});
     (*probe)["audio_logits"] = copy_floats(audio_logits_.at(), {depformer_.steps(), config_.card});
   }
-  return {tokens_.data(), tokens_.data() + tokens_.size()};
+  return tokens();
+}
+
+ops::Place FusedEngine::resolved_draws() {
+  if (!draws_depend_on_user()) return draws_.at();
+  ops_->select(static_cast<int>(heard_.size()), draws_.at(), heard_.at(), user_codes_.at(), config_.codebooks(),
+               resolved_draws_.at());
+  return resolved_draws_.at();
+}
+
+FrameOutput FusedEngine::frame(EngineState& engine_state, std::span<const float> pcm, const FrameInput& input,
+                               std::span<const int> codes, const SamplingOptions& sampling, Probe* probe,
+                               StepTiming* timing) {
+  if (probe != nullptr || timing != nullptr) {
+    return Engine::frame(engine_state, pcm, input, codes, sampling, probe, timing);
+  }
+  FusedState& state = fused(engine_state);
+  mimi_encoder_.put(state.encoder, pcm);
+  put_question(state, input, sampling);
+  for (std::size_t k = 0; k < codes.size(); ++k) {
+    agent_codes_[k] = is_later(codes[k]) ? -1 - index_of_later(codes[k]) : codes[k];
+  }
+  mimi_decoder_.put(state.decoder);
+  ops_->run({"frame"}, state.block.get(), [&] {
+    const auto hear = [&] { call_all(mimi_encoder_.stages(state.encoder, user_codes_.at())); };
+    const auto think = [&] {
+      const ops::Place draws = resolved_draws();
+      temporal_step(state, draws);
+      depformer_step(draws);
+    };
+    if (draws_depend_on_user()) {
+      hear();
+      think();
+    } else {
+      ops_->together(hear, think);
+    }
+    call_all(mimi_decoder_.stages(state.decoder, {agent_codes_.at(), tokens_.at(), 1 + depformer_.steps()}, pcm_.at()));
+  });
+  return {user_codes(), tokens(), this->pcm()};
 }
 
 std::vector<float> FusedEngine::embed(std::span<const std::vector<int>> columns) {
@@ -190,14 +263,18 @@ void FusedEngine::reset_mimi(EngineState& state) {
 }
 
 std::vector<int> FusedEngine::encode(EngineState& state, std::span<const float> pcm, Probe* probe) {
-  mimi_encoder_.step(fused(state).encoder, pcm, user_codes_.at(), probe);
-  return {user_codes_.data(), user_codes_.data() + user_codes_.size()};
+  CodecState& encoder = fused(state).encoder;
+  mimi_encoder_.put(encoder, pcm);
+  run_stages(*ops_, {"encode"}, *encoder.block, probe, mimi_encoder_.stages(encoder, user_codes_.at()));
+  return user_codes();
 }
 
 std::vector<float> FusedEngine::decode(EngineState& state, std::span<const int> codes, Probe* probe) {
+  CodecState& decoder = fused(state).decoder;
   std::copy(codes.begin(), codes.end(), agent_codes_.data());
-  mimi_decoder_.step(fused(state).decoder, agent_codes_.at(), pcm_.at(), probe);
-  return {pcm_.data(), pcm_.data() + pcm_.size()};
+  mimi_decoder_.put(decoder);
+  run_stages(*ops_, {"decode"}, *decoder.block, probe, mimi_decoder_.stages(decoder, {agent_codes_.at()}, pcm_.at()));
+  return pcm();
 }
 
 Probe FusedEngine::probe_temporal(std::span<const std::vector<int>> columns, int chunk) {

@@ -1,8 +1,9 @@
 // csrc/model/mimi.cpp: the way of one frame through the codec, and what stays of it.
 #include "model/mimi.h"
 
+#include <algorithm>
+
 #include "engine/take_tensor.h"
-#include "model/probes.h"
 
 namespace personaplex {
 
@@ -70,28 +71,37 @@ MimiEncoder::MimiEncoder(ops::Ops& ops, const MimiWeights& weights, const MimiCo
       layout_{seanet_.windows(layout), downsample_.window(layout, kColumns), transformer_.ring_shape(),
               KvRings::table_for(transformer_.ring_shape(), layout)},
       inputs_(ops),
+      pcm_(ops, static_cast<std::size_t>(config.frame_samples()), ops::Use::kInput),
       latent_(ops, static_cast<std::size_t>(config.dimension)) {}
 
-void MimiEncoder::step(CodecState& state, std::span<const float> pcm, ops::Place codes, Probe* probe) {
-  const ops::Memory& block = *state.block;
-  state.block->write(layout_.windows.front().fresh(block).offset, pcm.size_bytes(), pcm.data());
+void MimiEncoder::put(CodecState& state, std::span<const float> pcm) {
+  std::copy(pcm.begin(), pcm.end(), pcm_.data());
   inputs_.advance(state);
+}
+
+std::vector<Stage> MimiEncoder::stages(const CodecState& state, ops::Place codes) const {
+  const ops::Memory& block = *state.block;
   const ops::Place window = layout_.resample.in(block);
   const ops::Place x = layout_.resample.fresh(block);  // [2, D]
-  run_stages(ops_, {"encode"}, block, probe,
-             {{[&] { seanet_.forward(ops_, layout_.windows, block, x); }, "enc_seanet", x, {kColumns, dimension_}},
-              {[&] { transformer_.forward(x, state.rings, inputs_.columns.at()); },
-               "enc_transformer",
-               x,
-               {kColumns, dimension_}},
-              {[&] {
-                 ops_.replicate(*downsample_.weight, window, inputs_.is_first.at());
-                 ops_.conv(*downsample_.weight, window, 1, {.residual = {}, .raw = latent_.at(), .elu = {}});
-               },
-               "latent",
-               latent_.at(),
-               {1, dimension_}},
-              {[&] { rvq_.encode(latent_.at(), codes); }}});
+  return {{[this, &block, x] {
+             ops_.select(static_cast<int>(pcm_.size()), pcm_.at(), {}, {}, 0, layout_.windows.front().fresh(block));
+             seanet_.forward(ops_, layout_.windows, block, x);
+           },
+           "enc_seanet",
+           x,
+           {kColumns, dimension_}},
+          {[this, &state, x] { transformer_.forward(x, state.rings, inputs_.columns.at()); },
+           "enc_transformer",
+           x,
+           {kColumns, dimension_}},
+          {[this, window] {
+             ops_.replicate(*downsample_.weight, window, inputs_.is_first.at());
+             ops_.conv(*downsample_.weight, window, 1, {.residual = {}, .raw = latent_.at(), .elu = {}});
+           },
+           "latent",
+           latent_.at(),
+           {1, dimension_}},
+          {[this, codes] { rvq_.encode(latent_.at(), codes); }}};
 }
 
 MimiDecoder::MimiDecoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq,
@@ -109,22 +119,20 @@ MimiDecoder::MimiDecoder(ops::Ops& ops, const MimiWeights& weights, const MimiCo
               KvRings::table_for(transformer_.ring_shape(), layout)},
       inputs_(ops) {}
 
-void MimiDecoder::step(CodecState& state, ops::Place codes, ops::Place pcm, Probe* probe) {
+std::vector<Stage> MimiDecoder::stages(const CodecState& state, const ops::Codes& codes, ops::Place pcm) const {
   const ops::Memory& block = *state.block;
-  inputs_.advance(state);
   const ops::Place quantized = layout_.resample.fresh(block);  // [1, D]
   const ops::Place x = layout_.windows.front().fresh(block);   // [2, D]
-  run_stages(ops_, {"decode"}, block, probe,
-             {{[&] { rvq_.decode(codes, quantized); }, "dec_quantized", quantized, {1, dimension_}},
-              {[&] { ops_.upsample(*upsample_, layout_.resample.in(block), 1, x); },
-               "dec_upsampled",
-               x,
-               {kColumns, dimension_}},
-              {[&] { transformer_.forward(x, state.rings, inputs_.columns.at()); },
-               "dec_transformer",
-               x,
-               {kColumns, dimension_}},
-              {[&] { seanet_.forward(ops_, layout_.windows, block, pcm); }}});
+  return {{[this, codes, quantized] { rvq_.decode(codes, quantized); }, "dec_quantized", quantized, {1, dimension_}},
+          {[this, &block, x] { ops_.upsample(*upsample_, layout_.resample.in(block), 1, x); },
+           "dec_upsampled",
+           x,
+           {kColumns, dimension_}},
+          {[this, &state, x] { transformer_.forward(x, state.rings, inputs_.columns.at()); },
+           "dec_transformer",
+           x,
+           {kColumns, dimension_}},
+          {[this, &block, pcm] { seanet_.forward(ops_, layout_.windows, block, pcm); }}};
 }
 
 }  // namespace personaplex

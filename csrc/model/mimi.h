@@ -9,6 +9,7 @@
 #include "checkpoint/safetensors.h"
 #include "engine/engine.h"
 #include "model/codec_transformer.h"
+#include "model/probes.h"
 #include "model/rvq.h"
 #include "model/seanet.h"
 
@@ -50,8 +51,10 @@ class MimiEncoder {
  public:
   MimiEncoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq, BlockLayout& layout);
   const CodecLayout& layout() const { return layout_; }
-  /// pcm [1920] float32 -> codes [Q] int32.
-  void step(CodecState& state, std::span<const float> pcm, ops::Place codes, Probe* probe);
+  /// The host's part of a frame: what is heard, pcm [1920] float32; the position moves on.
+  void put(CodecState& state, std::span<const float> pcm);
+  /// The device's: codes [Q] int32 of it.
+  std::vector<Stage> stages(const CodecState& state, ops::Place codes) const;
 
  private:
   ops::Ops& ops_;
@@ -62,6 +65,7 @@ class MimiEncoder {
   int dimension_;
   CodecLayout layout_;
   CodecInputs inputs_;
+  Buffer<float> pcm_;     // [1920], from the host
   Buffer<float> latent_;  // [D]
 };
 
@@ -69,8 +73,10 @@ class MimiDecoder {
  public:
   MimiDecoder(ops::Ops& ops, const MimiWeights& weights, const MimiConfig& config, const Rvq& rvq, BlockLayout& layout);
   const CodecLayout& layout() const { return layout_; }
-  /// codes [Q] int32 -> pcm [1920].
-  void step(CodecState& state, ops::Place codes, ops::Place pcm, Probe* probe);
+  /// The host's part of a frame: the position moves on.
+  void put(CodecState& state) { inputs_.advance(state); }
+  /// The device's: codes [Q] -> pcm [1920].
+  std::vector<Stage> stages(const CodecState& state, const ops::Codes& codes, ops::Place pcm) const;
 
  private:
   ops::Ops& ops_;

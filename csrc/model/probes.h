@@ -25,13 +25,16 @@ struct Stage {
   std::vector<std::int64_t> shape = {};
 };
 
+/// All stages, within a run.
+inline void call_all(const std::vector<Stage>& stages) {
+  for (const Stage& stage : stages) stage.calls();
+}
+
 /// All stages in one run; with a probe, each in a run of its own, and its result kept.
 inline void run_stages(ops::Ops& ops, const ops::Program& program, const ops::Memory& block, Probe* probe,
                        const std::vector<Stage>& stages) {
   if (probe == nullptr) {
-    ops.run(program, &block, [&] {
-      for (const Stage& stage : stages) stage.calls();
-    });
+    ops.run(program, &block, [&] { call_all(stages); });
     return;
   }
   for (const Stage& stage : stages) {

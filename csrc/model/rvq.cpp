@@ -26,13 +26,13 @@ void Rvq::encode(ops::Place latent, ops::Place codes) const {
   }
 }
 
-void Rvq::decode(ops::Place codes, ops::Place latent) const {
+void Rvq::decode(ops::Codes codes, ops::Place latent) const {
   for (const Part* part : {&first_, &rest_}) {
     if (part->levels.empty()) continue;
     ops_.dequantize(part->levels, codes, residual_.at());
     const auto epilogue = part == &first_ ? ops::Epilogue::kStore : ops::Epilogue::kAdd;
     ops_.project(*part->output_proj, residual_.at(), 1, {.epilogue = epilogue}, latent);
-    codes = codes + part->levels.size() * sizeof(std::int32_t);
+    codes.at = codes.at + part->levels.size() * sizeof(std::int32_t);
   }
 }
 

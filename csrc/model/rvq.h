@@ -11,7 +11,7 @@ class Rvq {
  public:
   Rvq(ops::Ops& ops, const RvqPart& first, const RvqPart& rest);
   void encode(ops::Place latent, ops::Place codes) const;  // [D] -> [Q] int32
-  void decode(ops::Place codes, ops::Place latent) const;  // [Q] int32 -> [D]
+  void decode(ops::Codes codes, ops::Place latent) const;  // [Q] -> [D]
 
  private:
   struct Part {

@@ -140,6 +140,13 @@ struct Draw {
   std::uint64_t seed = 0, frame = 0;  // of the noise: core/philox.h
 };
 
+/// Codes to look up, int32. A negative one, -1 - i, stands for drawn[i], of `count` that have been drawn before.
+struct Codes {
+  Place at;
+  Place drawn = {};
+  int count = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -164,6 +171,18 @@ class Ops {
   /// is (null: of none); other kState memory is reached through addresses in it. A device may record the operations at
   /// a program's first run, and repeat them without another call of calls(). Runs of several threads take turns.
   virtual void run(const Program& program, const Memory* state, const std::function<void()>& calls) = 0;
+
+  /// Calls both, within a run. Neither uses what the other makes, so a device may do them at the same time. Not within
+  /// each other.
+  virtual void together(const std::function<void()>& one, const std::function<void()>& other) {
+    one();
+    other();
+  }
+
+  /// out[i] = which[i] < 0 ? given[i] : made[which[i]], n words of 32 bits, `which` int32; `made` has `count` of them.
+  /// Without `which`, a copy. This is how what one part of a frame makes comes to stand among what the host gives to
+  /// another.
+  virtual void select(int n, Place given, Place which, Place made, int count, Place out) = 0;
 
   // Language model.
   /// x [T, D] = sum over tables of their row ids[r][t]; -1 adds nothing. ids [tables][kMaxColumns] int32.
@@ -196,7 +215,7 @@ class Ops {
   /// up.
   virtual void quantize(std::span<const Weight* const> levels, Place x, Place codes) = 0;
   /// x [d] = sum of the levels' codewords.
-  virtual void dequantize(std::span<const Weight* const> levels, Place codes, Place x) = 0;
+  virtual void dequantize(std::span<const Weight* const> levels, const Codes& codes, Place x) = 0;
 
   /// Calls so far: what a GPU would dispatch.
   virtual std::uint64_t calls() const = 0;

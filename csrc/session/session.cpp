@@ -30,41 +30,59 @@ Session::Session(std::shared_ptr<Model> model, const SamplingOptions& how, std::
 StepOutput Session::step(std::span<const float> pcm, std::optional<int> text) {
   check_step("Session.step");
   StepGuard guard(*this);  // poisons the session unless committed
-  const Stopwatch stopwatch;
-  const auto user = model_->engine().encode(*state_->engine, pcm);  // [Q] codes
-  const double encode_ms = stopwatch.ms();
-  StepOutput out = advance(user, text, /* decode = */ true);
-  out.encode_ms = encode_ms;
+  StepOutput out = begin();
+  TokenGrid& grid = state_->grid;
+  std::vector<int> user;  // [Q] codes of what is heard now: the frame itself will tell
+  for (int k = 0; k < model_->config().codebooks(); ++k) user.push_back(later(k));
+  grid.put(user, {}, text);  // the agent's text and codes stay open
+  FrameOutput frame = model_->engine().frame(*state_->engine, pcm, question(), playable(grid.agent()), sampling,
+                                             probing ? &probe_ : nullptr,
+                                             timing ? &*out.timing : nullptr);  // encode, temporal, depformer, decode
+  grid.hear(frame.user);
+  grid.commit(frame.tokens);
+  state_->position += 1;
+  out.tokens = grid.output().value();  // delays undone; a prompt has come before
+  out.audio = std::move(frame.audio);
   return guard.commit(std::move(out));
 }
 
 StepOutput Session::step_codes(std::span<const int> user, std::optional<int> text, bool decode) {
   check_step("Session.step_codes");
   StepGuard guard(*this);
-  return guard.commit(advance(user, text, decode));
-}
-
-StepOutput Session::advance(std::span<const int> user, std::optional<int> text, bool decode) {
+  StepOutput out = begin();
   Engine& engine = model_->engine();
   TokenGrid& grid = state_->grid;
-  grid.put(user, {}, text);  // the agent's text and codes stay open
+  grid.put(user, {}, text);
+  grid.commit(
+      engine.step(*state_->engine, question(), sampling, probing ? &probe_ : nullptr, timing ? &*out.timing : nullptr));
+  state_->position += 1;
+  out.tokens = grid.output().value();
+  if (decode) {
+    const Stopwatch stopwatch;
+    const auto agent = out.tokens.begin() + 1;
+    out.audio = engine.decode(*state_->engine, playable({agent, agent + model_->config().codebooks()}));
+    if (timing) out.timing->decode_ms = stopwatch.ms();
+  }
+  return guard.commit(std::move(out));
+}
+
+StepOutput Session::begin() {
   probe_.clear();
   StepOutput out;
   if (timing) out.timing.emplace();
-  grid.commit(engine.step(*state_->engine, {grid.column(), grid.target(), grid.forced(), seed, state_->frames},
-                          sampling, probing ? &probe_ : nullptr,
-                          timing ? &*out.timing : nullptr));  // temporal, text, depformer
-  state_->position += 1;
-  out.tokens = grid.output().value();  // delays undone; a prompt has come before
-  if (decode) {
-    const int codebooks = model_->config().codebooks();
-    std::vector<int> agent(out.tokens.begin() + 1, out.tokens.begin() + 1 + codebooks);
-    for (int& code : agent) code = std::clamp(code, 0, model_->config().mimi.bins - 1);  // start tokens are no codes
-    const Stopwatch stopwatch;
-    out.audio = engine.decode(*state_->engine, agent);
-    out.decode_ms = stopwatch.ms();
-  }
   return out;
+}
+
+FrameInput Session::question() const {
+  const TokenGrid& grid = state_->grid;
+  return {grid.column(), grid.target(), grid.forced(), seed, state_->frames};
+}
+
+std::vector<int> Session::playable(std::vector<int> codes) const {
+  for (int& code : codes) {
+    if (!is_later(code)) code = std::clamp(code, 0, model_->config().mimi.bins - 1);
+  }
+  return codes;
 }
 
 void Session::reset() {

@@ -65,8 +65,7 @@ struct StepOutput {
   std::vector<int> tokens;   // [rows] text, agent codes, user codes of that frame
   std::uint64_t index = 0;   // 0 for the first step after the prompt
   double step_ms = 0;
-  double encode_ms = 0, decode_ms = 0;  // Mimi's parts of it; 0 where codes came in, or none went out
-  std::optional<StepTiming> timing;     // the language model's, while Session::timing is set
+  std::optional<StepTiming> timing;  // its parts, while Session::timing is set
 };
 
 /// Methods run on the model's thread; the bindings see to it, and to one caller at a time.
@@ -109,11 +108,15 @@ class Session : public Resident {
   SamplingOptions sampling;
   std::uint64_t seed;
   bool probing = false;
-  bool timing = false;  // the graph engine then evaluates a frame in two halves, and is a little slower
+  bool timing = false;  // a frame then goes through the device part by part, and is a little slower
 
  private:
   class StepGuard;
-  StepOutput advance(std::span<const int> user, std::optional<int> text, bool decode);
+  /// The question of the frame that was put last.
+  FrameInput question() const;
+  /// The agent's cells [Q] as codes of the codec: start tokens are none, whatever is drawn later is one.
+  std::vector<int> playable(std::vector<int> codes) const;
+  StepOutput begin();
 
   std::shared_ptr<Model> model_;
   std::optional<SessionState> state_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "engine/engine.h"
+
 namespace personaplex {
 
 TokenGrid::TokenGrid(const Config& config)
@@ -43,6 +45,14 @@ void TokenGrid::put(std::span<const int> user, std::span<const int> agent, std::
   ++frames_;
 }
 
+void TokenGrid::hear(std::span<const int> user) {
+  for (int k = 0; k < codebooks_; ++k) {
+    const int row = 1 + codebooks_ + k;
+    int& token = tokens_[cell(row, frames_ - 1 + delays_[static_cast<std::size_t>(row)])];
+    if (token == later(k)) token = user[static_cast<std::size_t>(k)];
+  }
+}
+
 std::vector<int> TokenGrid::column() const {
   std::vector<int> out;
   for (int row = 0; row < rows_; ++row) out.push_back(tokens_[cell(row, frames_ - 2)]);
@@ -80,7 +90,17 @@ std::optional<std::vector<int>> TokenGrid::output() const {
   if (frames_ < max_delay_ + 2) return std::nullopt;
   std::vector<int> out;
   for (int row = 0; row < rows_; ++row) {
-    out.push_back(tokens_[cell(row, frames_ - 1 - max_delay_ + delays_[static_cast<std::size_t>(row)])]);
+    out.push_back(tokens_[cell(row, output_column(row))]);
+  }
+  return out;
+}
+
+std::vector<int> TokenGrid::agent() const {
+  std::vector<int> out;
+  for (int row = 1; row <= codebooks_; ++row) {
+    const std::int64_t column = output_column(row);
+    const bool is_drawn = column == frames_ - 1 && forced_[cell(row, column)] == 0;
+    out.push_back(is_drawn ? later(row) : tokens_[cell(row, column)]);
   }
   return out;
 }

@@ -20,8 +20,11 @@ class TokenGrid {
 
   explicit TokenGrid(const Config& config);
 
-  /// Forces what is given of the next frame: user [Q], agent [Q] or empty, text or nothing.
+  /// Forces what is given of the next frame: user [Q], agent [Q] or empty, text or nothing. User codes that the frame
+  /// itself brings forth are later(k) (engine.h) until hear().
   void put(std::span<const int> user, std::span<const int> agent, std::optional<int> text);
+  /// The user's codes [Q] of the frame that was put last, in place of later(k).
+  void hear(std::span<const int> user);
 
   /// False after the first put: there is no column to read yet.
   bool readable() const { return frames_ >= 2; }
@@ -35,6 +38,9 @@ class TokenGrid {
 
   /// The newest frame whose rows are all there, with the delays undone; nothing in the first frames.
   std::optional<std::vector<int>> output() const;  // [rows]
+
+  /// The agent's part of what output() will be after commit(), [Q]: later(row) where the token is still to be drawn.
+  std::vector<int> agent() const;
 
   /// Replaces the ring's tokens (not the forced flags), as a voice preset does. [rows * depth], row by row.
   void load_ring(std::span<const std::int64_t> tokens);
@@ -53,6 +59,10 @@ class TokenGrid {
 
  private:
   void force(int row, std::int64_t column, int token);
+  /// The column of a row in the newest frame that is complete once the target column is.
+  std::int64_t output_column(int row) const {
+    return frames_ - 1 - max_delay_ + delays_[static_cast<std::size_t>(row)];
+  }
 
   int rows_, codebooks_, depth_, max_delay_;
   std::vector<int> delays_, start_;

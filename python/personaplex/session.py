@@ -26,9 +26,8 @@ class StepOutput:
         tokens: [rows] int32: text, agent codes, user codes of the frame.
         index: 0 for the first step.
         step_ms: how long the step took.
-        encode_ms, decode_ms: Mimi's two parts of it.
-        temporal_ms, depformer_ms: the language model's two parts of it, text head and text token in the first; None
-            unless set_timing(True).
+        encode_ms, temporal_ms, depformer_ms, decode_ms: its parts, Mimi's first and last, between them the language
+            model's, text head and text token in the first of these; None unless set_timing(True).
     """
 
     audio: NDArray[np.float32]
@@ -37,10 +36,10 @@ class StepOutput:
     tokens: NDArray[np.int32]
     index: int
     step_ms: float
-    encode_ms: float = 0.0
+    encode_ms: float | None = None
     temporal_ms: float | None = None
     depformer_ms: float | None = None
-    decode_ms: float = 0.0
+    decode_ms: float | None = None
 
 
 class Session:
@@ -98,9 +97,10 @@ class Session:
         )
 
     def set_timing(self, on: bool) -> None:
-        """Whether steps tell temporal_ms and depformer_ms.
+        """Whether steps tell what their parts took.
 
-        The graph engine computes a frame in two halves for it and takes a little longer; the fused engine does not.
+        The parts then run one by one, and a step takes a little longer: most of all on a GPU, which otherwise does a
+        whole frame without the host, and with the graph engine.
         """
         with _Exclusive(self, "set_timing"):
             self._core.set_timing(on)

@@ -89,7 +89,11 @@ EXPORT Result cuDeviceGetName(char* name, int size, Device) {
   return std::strncpy(name, "Fake GPU", static_cast<std::size_t>(size)), kSuccess;
 }
 EXPORT Result cuDeviceGetAttribute(int* value, int attribute, Device) {
-  *value = attribute == kMajorAttribute ? now->major : attribute == kMinorAttribute ? now->minor : 4;
+  const std::map<int, int> values = {{kMajorAttribute, now->major},
+                                     {kMinorAttribute, now->minor},
+                                     {kCacheAttribute, now->cache_bytes},
+                                     {kCoresAttribute, 4}};
+  *value = values.at(attribute);
   return kSuccess;
 }
 EXPORT Result cuDevicePrimaryCtxRetain(Context* context, Device) { return create(context); }
@@ -198,6 +202,20 @@ EXPORT Result cuGraphAddMemcpyNode(GraphNode* out, Graph graph, const GraphNode*
   const bool in = copy->from.type == MemoryType::kHost && copy->to.type == MemoryType::kDevice;
   return add(out, graph, after, count, std::move(node),
              std::string(in ? "in " : "out ") + std::to_string(copy->width_bytes * copy->height * copy->depth));
+}
+EXPORT Result cuGraphAddDependencies_v2(Graph graph, const GraphNode* from, const GraphNode* to, const Edge* edges,
+                                        std::size_t count) {
+  const auto& nodes = graphs.at(graph);
+  const auto index = [&](GraphNode node) {
+    const auto same = [&](const auto& n) { return reinterpret_cast<GraphNode>(n.get()) == node; };
+    return static_cast<std::size_t>(std::find_if(nodes.begin(), nodes.end(), same) - nodes.begin());
+  };
+  for (std::size_t i = 0; i < count; ++i) {
+    if (nodes[index(from[i])]->kernel.function == nullptr || nodes[index(to[i])]->kernel.function == nullptr) return 1;
+    const bool early = edges[i].type == 1 && edges[i].from_port == 1 && edges[i].to_port == 0;
+    now->nodes[index(to[i])] += (early ? " early " : " ") + std::to_string(index(from[i]));
+  }
+  return kSuccess;
 }
 EXPORT Result cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, unsigned long long) {
   ++now->alive;

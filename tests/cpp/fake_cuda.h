@@ -18,6 +18,7 @@ struct FakeCuda {
   int driver_version = 13000;
   int devices = 1;
   int major = 9, minor = 0;
+  int cache_bytes = 1 << 20;
   int nvrtc_major = 13;
   std::vector<int> archs = {75, 80, 86, 90, 100};
   std::size_t free_bytes = std::size_t{1} << 30;
@@ -31,7 +32,7 @@ struct FakeCuda {
   int blocked = 0;                   // waits that slept
   int set_kernels = 0;               // launches whose parameters were changed
   int alive = 0;                     // allocations, streams, events, modules and graphs not yet released
-  std::vector<std::string> nodes;    // of the graph made last: "kernel a after 0 1"
+  std::vector<std::string> nodes;    // of the graph made last: "kernel a after 0 1", "kernel b after early 2"
   std::vector<std::string> options;  // of the program compiled last
 };
 

@@ -117,6 +117,8 @@ TEST_CASE("cuda: memory is zero, reads what was written, copies between kinds") 
     const auto queue = make_cuda_queue(options());
     CHECK(queue->device_name() == "Fake GPU");
     CHECK(queue->free_bytes() == fake.free_bytes);
+    CHECK(queue->cache_bytes() == static_cast<std::size_t>(fake.cache_bytes));
+    CHECK_FALSE(queue->has("no such kernel"));
     std::vector<char> got(100), put(100);
     std::iota(put.begin(), put.end(), 1);
     for (const auto use : {ops::Use::kScratch, ops::Use::kInput, ops::Use::kOutput, ops::Use::kState}) {
@@ -214,6 +216,77 @@ TEST_CASE("cuda: a list runs for the block of a conversation, and is changed onl
             "expected a conversation's block of at least 40 bytes, got none"));
   const auto small = queue->allocate(32, ops::Use::kState);
   CHECK(has(words_of([&] { queue->run(*list, small.get()); }), "got 32"));
+}
+
+TEST_CASE("cuda: a kernel that waits by itself starts early after another one, where both are alone") {
+  FakeCuda& fake = fresh();
+  const auto nodes = [&](const CudaOptions& o) {
+    const auto queue = make_cuda_queue(o);
+    const auto x = queue->allocate(16, ops::Use::kInput);
+    const auto y = queue->allocate(16, ops::Use::kOutput), z = queue->allocate(16, ops::Use::kScratch);
+    const auto list =
+        queue->record({add(*queue, all(x), all(y), 4, 1), add(*queue, all(x), all(y), 4, 1),
+                       add(*queue, all(x), {nullptr, 0, 16, true}, 4, 1), add(*queue, all(x), all(z), 4, 1, false),
+                       add(*queue, all(x), all(y), 4, 1), add(*queue, all(x), all(y), 4, 1)});
+    const auto out = fake.nodes;
+    const auto block = queue->allocate(16, ops::Use::kState), other = queue->allocate(16, ops::Use::kState);
+    floats(x)[0] = 3;
+    queue->run(*list, block.get());
+    queue->run(*list, other.get());
+    CHECK(floats(y)[0] == 8 * 3);
+    float got = 0;
+    other->read(0, sizeof got, &got);
+    CHECK(got == 3);
+    return out;
+  };
+  const std::vector<std::string> plain = {"in 16 after",
+                                          "kernel add_f32 after 0",
+                                          "kernel add_f32 after 1",
+                                          "kernel add_f32 after 2",
+                                          "kernel add_f32 after 2",
+                                          "kernel add_f32 after 3 4",
+                                          "kernel add_f32 after 5",
+                                          "out 16 after 6"};
+  CudaOptions waits = options();
+  waits.sources[0].text = "asm griddepcontrol.wait";
+  auto early = plain;
+  early[2] = "kernel add_f32 after early 1";
+  early[6] = "kernel add_f32 after early 5";
+  CHECK(nodes(options()) == plain);  // its kernels do not wait
+  CHECK(nodes(waits) == early);
+  CudaOptions off = waits;
+  off.overlap = false;
+  CHECK(nodes(off) == plain);
+  fake.major = 8;
+  CHECK(nodes(waits) == plain);
+}
+
+TEST_CASE("cuda: lanes are branches of the graph") {
+  FakeCuda& fake = fresh();
+  CudaOptions o = options();
+  o.sources[0].text = "asm griddepcontrol.wait";
+  const auto queue = make_cuda_queue(o);
+  const auto x = queue->allocate(16, ops::Use::kInput);
+  const auto y = queue->allocate(16, ops::Use::kOutput);
+  const auto in_lane = [&](int lane) {
+    Dispatch d = add(*queue, all(x), all(y), 4, 1);
+    d.lane = lane;
+    return d;
+  };
+  const auto nodes = [&](const std::vector<int>& lanes) {
+    std::vector<Dispatch> dispatches;
+    for (const int lane : lanes) dispatches.push_back(in_lane(lane));
+    queue->record(dispatches);
+    std::vector<std::string> out;
+    for (const std::string& node : fake.nodes) out.push_back(node.substr(node.find("after")));
+    return out;
+  };
+  CHECK(nodes({0, 1, 1, 2, 2, 2, 0, 0}) == std::vector<std::string>{"after", "after 0", "after 1", "after early 2",
+                                                                    "after 1", "after early 4", "after early 5",
+                                                                    "after 3 6", "after early 7", "after 8"});
+  CHECK(nodes({1, 2}) == std::vector<std::string>{"after", "after 0", "after 0", "after 1 2"});
+  CHECK(nodes({1, 1, 0}) == std::vector<std::string>{"after", "after 0", "after early 1", "after 2", "after 3"});
+  CHECK(nodes({0, 2, 0}) == std::vector<std::string>{"after", "after 0", "after 1", "after 2", "after 3"});
 }
 
 TEST_CASE("cuda: a list may outlive its queue, and memory may") {

@@ -163,6 +163,63 @@ TEST_CASE("a frame is the same on one thread and on several, alone and from a cl
   }
 }
 
+TEST_CASE("a frame in one is encode, step and decode, bit for bit") {
+  for (const bool user_rows : {false, true}) {
+    Config config = grouped_config();
+    config.dep_q = user_rows ? config.n_q : config.codebooks();
+    const Twins twins = make_twins(config, 4, cpu::chosen_isa(), 2);
+    const auto codebooks = static_cast<std::size_t>(config.codebooks());
+    for (Engine* engine : {twins.fused.get(), static_cast<Engine*>(twins.graph.get())}) {
+      std::mt19937 random(9);
+      auto parts = engine->new_state();
+      engine->prefill_tokens(*parts, random_columns(config, 5, random));
+      auto whole = parts->clone();
+      for (std::uint64_t frame = 0; frame < 9; ++frame) {
+        CAPTURE(frame);
+        FrameInput input = forced_input(config, engine->depformer_steps(), frame, random);
+        for (auto& flag : input.forced) flag = random() % 4 == 0 ? 1 : 0;
+        const auto pcm = noise(config, random);
+        const auto heard = engine->encode(*parts, pcm);
+        FrameInput known = input;
+        for (std::size_t k = 0; user_rows && k < codebooks; ++k) {
+          const std::size_t row = 1 + codebooks + k;
+          if (random() % 3 == 0) continue;
+          input.forced[row] = known.forced[row] = 1;
+          input.target[row] = later(static_cast<int>(k));
+          known.target[row] = heard[k];
+        }
+        const FrameTokens tokens = engine->step(*parts, known, {});
+        for (std::size_t k = 0; user_rows && k < codebooks; ++k) {
+          if (is_later(input.target[1 + codebooks + k])) CHECK(tokens[1 + codebooks + k] == heard[k]);
+        }
+        std::vector<int> codes(codebooks), references(codebooks);
+        for (std::size_t k = 0; k < codebooks; ++k) {
+          const auto row = static_cast<int>(1 + random() % codebooks);
+          const bool drawn = random() % 2 == 0;
+          codes[k] = drawn ? tokens[static_cast<std::size_t>(row)] : row;
+          references[k] = drawn ? later(row) : row;
+        }
+        const auto audio = engine->decode(*parts, codes);
+
+        const auto copy = whole->clone();
+        const FrameOutput out = engine->frame(*whole, pcm, input, references, {});
+        CHECK(out.user == heard);
+        CHECK(out.tokens == tokens);
+        CHECK(out.audio == audio);
+        Probe probe;
+        StepTiming timing;
+        const FrameOutput apart = engine->frame(*copy, pcm, input, references, {}, &probe, &timing);
+        CHECK(apart.user == heard);
+        CHECK(apart.tokens == tokens);
+        CHECK(apart.audio == audio);
+        CHECK(probe.count("text_logits") == 1);
+        CHECK(std::min({timing.encode_ms, timing.temporal_ms, timing.depformer_ms, timing.decode_ms}) > 0);
+        if (frame % 3 == 2) whole = copy->clone();
+      }
+    }
+  }
+}
+
 TEST_CASE("a snapshot of another shape is refused") {
   const Twins twins = make_twins(grouped_config(), 16, cpu::chosen_isa(), 1);
   const Twins other = make_twins(grouped_config(), 16, cpu::chosen_isa(), 1, 8);

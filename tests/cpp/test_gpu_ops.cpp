@@ -37,9 +37,10 @@ FrameInput any_frame(const Config& config) {
   return input;
 }
 
-/// A frame of a model whose dispatches are checked as they are recorded: those of encode, decode and step.
+/// A frame of a model whose dispatches are checked as they are recorded: those of encode, decode and step, and of the
+/// frame as one list.
 struct Frame {
-  std::size_t encode = 0, decode = 0, step = 0;
+  std::size_t encode = 0, decode = 0, step = 0, whole = 0;
 
   explicit Frame(const Config& config, Lists& lists, int kv_bits = 16) {
     const Weights weights = random_weights(config, 3, {});
@@ -64,11 +65,23 @@ struct Frame {
     engine->step(*state, any_frame(config), {}, nullptr, nullptr);
     CHECK(lists.size() == recorded);
     CHECK(calls() == encode + decode + step);
+    FrameInput input = any_frame(config);
+    for (int k = 0; k < config.codebooks(); ++k) {
+      input.target[static_cast<std::size_t>(1 + config.codebooks() + k)] = later(k);
+    }
+    for (int i = 0; i < 2; ++i) {
+      engine->frame(*state, pcm, input, std::vector<int>(codes.size(), later(1)), {});
+      CHECK(lists.size() == recorded + 1);
+      whole = calls();
+    }
+    // The windows of both halves of the codec carry at once; and where the user's rows are predicted too, what is heard
+    // goes into the draws.
+    CHECK(whole == encode + step + decode - 1 + (engine->depformer_steps() > config.codebooks() ? 1 : 0));
     // Stage by stage, nothing is kept.
     Probe probe;
     engine->encode(*state, pcm, &probe);
     engine->decode(*state, codes, &probe);
-    CHECK(lists.size() > recorded);
+    CHECK(lists.size() > recorded + 1);
   }
 };
 
@@ -119,8 +132,9 @@ struct Layer : Bench {
 TEST_CASE("gpu: a frame of the full depth is few dispatches") {
   Lists lists;
   const Frame frame(full_depth(), lists);
-  CHECK(frame.encode + frame.decode <= 100);
   CHECK(frame.step <= 420);
+  CHECK(frame.whole - frame.step <= 100);
+  CHECK(frame.encode + frame.decode <= 101);
   std::multiset<std::string> used;
   for (const std::string& name : lists.at(0)) used.insert(name);
   for (const std::string& name : lists.at(1)) used.insert(name);
@@ -160,7 +174,7 @@ TEST_CASE("gpu: products on tensor cores, where there are kernels for it and mat
     const Config config = full_depth();
     const auto engine =
         make_fused_engine(random_weights(config, 3, {}),
-                          std::make_unique<GpuOps>(std::make_unique<RecordingQueue>(lists, true)), kv_bits);
+                          std::make_unique<GpuOps>(std::make_unique<RecordingQueue>(lists)), kv_bits);
     const auto state = engine->new_state();
     engine->step(*state, any_frame(config), {}, nullptr, nullptr);
     const std::multiset<std::string> step(lists.back().begin(), lists.back().end());
@@ -232,6 +246,25 @@ TEST_CASE("gpu: x of an attention is whole for everyone but the layer's own prod
     });
     CHECK(got == Names{"attend_f32_d0", "codec_linear_add", "codec_linear_norm_gelu", "codec_linear_add"});
   }
+}
+
+TEST_CASE("gpu: what is called together has nothing to do with each other") {
+  Layer layer;
+  const ops::Place one = layer.place(16), other = layer.place(16), third = layer.place(16);
+  const auto copy = [&](ops::Place from, ops::Place to) { layer.ops.select(16, from, {}, {}, 0, to); };
+  const auto names = layer.run([&] {
+    copy(one, other);
+    layer.ops.together([&] { copy(other, one); }, [&] { copy(other, third); });
+    copy(one, third);
+  });
+  CHECK(names.size() == 4);
+  CHECK_THROWS_AS(layer.run([&] { layer.ops.together([&] { copy(one, other); }, [&] { copy(other, third); }); }),
+                  std::logic_error);
+  CHECK_THROWS_AS(layer.run([&] { layer.ops.together([&] { copy(one, other); }, [&] { copy(third, one); }); }),
+                  std::logic_error);
+  CHECK_THROWS_AS(layer.run([&] { layer.ops.together([&] { layer.attend(); }, [&] { copy(one, layer.seen); }); }),
+                  std::logic_error);
+  CHECK(layer.run([&] { copy(one, third); }).size() == 1);
 }
 
 TEST_CASE("gpu: windows carry before they are used again, and once at the end") {

@@ -44,7 +44,7 @@ void check(const ops::Case& c) {
   for (const cpu::Isa isa : cpu::supported_isas()) {
     CAPTURE(cpu::name_of(isa));
     const auto found = results(c, isa, 3);
-    if (c.op == ops::Op::kQuantize || c.op == ops::Op::kSample) {
+    if (c.op == ops::Op::kQuantize || c.op == ops::Op::kSample || c.op == ops::Op::kSelect) {
       CHECK(found == expected);
     } else {
       CHECK(distance(found, expected) < (of_the_codec(c) ? 1e-3 : 8e-3));
@@ -54,6 +54,25 @@ void check(const ops::Case& c) {
 }
 
 }  // namespace
+
+TEST_CASE("select takes what was made where it is told to, and copies where it is not") {
+  cpu::CpuOps ops(cpu::Isa::kPortable, 1);
+  const auto put = [&](std::vector<std::int32_t> values) {
+    auto memory = ops.allocate(values.size() * 4, ops::Use::kInput);
+    memory->write(0, values.size() * 4, values.data());
+    return memory;
+  };
+  const auto given = put({5, 6, 7, 8}), which = put({-1, 1, 0, -2}), made = put({-9, 40});
+  const auto out = ops.allocate(16, ops::Use::kOutput);
+  const auto words = [&] {
+    const auto* first = reinterpret_cast<const std::int32_t*>(out->host);
+    return std::vector<std::int32_t>(first, first + 4);
+  };
+  ops.run({}, nullptr, [&] { ops.select(4, {given.get()}, {which.get()}, {made.get()}, 2, {out.get()}); });
+  CHECK(words() == std::vector<std::int32_t>{5, 40, -9, 8});
+  ops.run({}, nullptr, [&] { ops.select(4, {given.get()}, {}, {}, 0, {out.get()}); });
+  CHECK(words() == std::vector<std::int32_t>{5, 6, 7, 8});
+}
 
 TEST_CASE("operations of ragged sizes") {
   for (const ops::Case& c : ops::ragged_cases()) check(c);

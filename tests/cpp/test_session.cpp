@@ -252,6 +252,39 @@ TEST_CASE("random:tiny converses, alike for alike seeds, through snapshots and p
   }
 }
 
+TEST_CASE("a step from audio is the step from the codes of that audio, with all rows predicted too") {
+  for (const int steps : {8, 16}) {
+    ModelOptions options;
+    options.source = "random:tiny";
+    options.device = "cpu";
+    options.engine = "fused";
+    options.load.depformer_steps = steps;
+    const auto model = std::make_shared<Model>(options);
+    model->worker().run([&] {
+      Session session(model, SamplingOptions{}, 5);
+      PromptProgress progress;
+      session.prompt({}, progress);
+      const auto twin = session.clone();
+      Engine& engine = model->engine();
+      const auto listener = engine.new_state();
+      std::vector<float> pcm(1920);
+      for (std::size_t i = 0; i < 9; ++i) {
+        for (std::size_t n = 0; n < pcm.size(); ++n) pcm[n] = 0.2F * static_cast<float>((n * (7 + i)) % 11) - 1.0F;
+        const std::optional<int> text = i == 4 ? std::optional(17) : std::nullopt;
+        session.timing = session.probing = i % 3 == 2;
+        const StepOutput heard = session.step(pcm, text);
+        const auto codes = engine.encode(*listener, pcm);
+        const StepOutput given = twin->step_codes(codes, text, /* decode = */ true);
+        CHECK(heard.tokens == given.tokens);
+        CHECK(heard.audio == given.audio);
+        CHECK(heard.timing.has_value() == session.timing);
+        const auto ring = session.grid().ring(), other = twin->grid().ring();
+        CHECK(std::equal(ring.begin(), ring.end(), other.begin(), other.end()));
+      }
+    });
+  }
+}
+
 TEST_CASE("sessions in several threads, of one model and of two on one pool, say what they say alone") {
   const auto one = tiny_model("fused", 3);
   const auto two = tiny_model("fused", 2);

@@ -79,10 +79,10 @@ class FakeStepOutput:
     tokens: np.ndarray
     index: int
     step_ms: float
-    encode_ms: float = 0.25
+    encode_ms: float | None = None
     temporal_ms: float | None = None
     depformer_ms: float | None = None
-    decode_ms: float = 0.25
+    decode_ms: float | None = None
 
 
 @dataclass(frozen=True)

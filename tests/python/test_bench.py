@@ -144,7 +144,7 @@ def test_bytes_grow_with_what_is_seen_up_to_the_window(tiny_model):
     counted, config = tiny_model.info["frame_bytes"], tiny_model._core.config
 
     def of(position: int, heard: int) -> dict[str, int]:
-        frame = frames.Frame(position, heard, 1.0, 1.0, 1.0, 1.0, 4.0, True)
+        frame = frames.Frame(position, heard, 1.0, 1.0, 1.0, 1.0, 4.0)
         return frames.frame_bytes(tiny_model, [frame])
 
     assert of(10, 0)["temporal"] == counted["temporal"] + 11 * counted["temporal_kv"]
@@ -155,8 +155,8 @@ def test_bytes_grow_with_what_is_seen_up_to_the_window(tiny_model):
 
 
 def test_whole_times_come_from_frames_that_nothing_slowed():
-    split = frames.Frame(0, 0, 1.0, 2.0, 3.0, 4.0, 12.0, False)
-    whole = frames.Frame(1, 1, 1.0, None, None, 4.0, 10.0, True)
+    split = frames.Frame(0, 0, 1.0, 2.0, 3.0, 4.0, 12.0)
+    whole = frames.Frame(1, 1, None, None, None, None, 10.0)
     assert frames.times([split, whole], "total") == [10.0]
     assert frames.times([split], "total") == [12.0]
     assert frames.times([split, whole], "temporal") == [2.0]
@@ -224,7 +224,7 @@ def test_kernels_are_timed_one_a_line(capsys, monkeypatch, tmp_path):
         (["--only", "nothing"], "no case has 'nothing'"),
         (["--instruction-set", "abacus", "--ragged"], "expected an instruction set of this machine (portable"),
         (["--columns", "33"], "1 to 32 columns, got 4, 16, 250 and 33"),
-        (["--repeats", "0", "--ragged"], "repeats of 1 or more"),
+        (["--repeats", "0", "--ragged"], "--repeats must be 1 or more, not 0"),
         (["--save", "a/b"], "--save takes a name"),
     ],
 )

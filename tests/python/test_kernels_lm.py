@@ -60,7 +60,8 @@ def make_matrix(rng: np.random.Generator, name: str, n: int, k: int, group: int 
     if name == "bf16":
         bits = to_bf16(floats(rng, n, k))
         nothing = np.zeros(8, np.uint16)
-        return Matrix([fixed(bits), fixed(nothing), fixed(nothing)], from_bf16(bits).astype(np.float64), 6)
+        padded = np.pad(bits, ((0, 0), (0, -k % 8)))
+        return Matrix([fixed(padded), fixed(nothing), fixed(nothing)], from_bf16(bits).astype(np.float64), 6)
     bits = int(name[1])
     q = rng.integers(0, 1 << bits, (n, k))
     per_word = 32 // bits
@@ -125,6 +126,9 @@ PROJECT = [
     ("bf16", 64, 23, 520, 1, "r4_c1", 4, 4, 2),
     ("bf16", 64, 11, 4104, 1, "r1_c1", 4, 2, 1),
     ("bf16", 64, 14, 200, 8, "c8", 2, 1, 1),
+    ("bf16", 64, 12, 68, 1, "r2_c1", 2, 1, 1),
+    ("bf16", 64, 9, 4096 + 67, 1, "r4_c1", 2, 2, 2),
+    ("bf16", 64, 10, 101, 5, "c8", 2, 1, 1),
 ]
 
 
@@ -470,6 +474,27 @@ def test_embed_sum(formats: list[str], group: int, dim: int, columns: int, simdg
         close(x, expected, 1e-6)
 
 
+# select
+
+
+@pytest.mark.parametrize(("n", "count", "threads"), [(1, 1, 32), (136, 8, 64), (1920, 0, 256)])
+def test_select(n: int, count: int, threads: int) -> None:
+    rng = np.random.default_rng(n)
+    given, made = (rng.integers(0, 2**32, size, dtype=np.uint32) for size in (n, count))
+    which = np.where(rng.random(n) < 0.5, -1, rng.integers(0, max(count, 1), n)).astype(np.int32)
+    expected = np.where(which < 0, given, made[which]) if count else given
+    for order in ORDERS:
+        out = np.zeros(n, np.uint32)
+        library("lm_select").run(
+            "select_words",
+            [fixed(given), *([which, made] if count else [given, given]), out, struct.pack("2i", n, int(count > 0))],
+            groups=(-(-n // threads), 1, 1),
+            threads=threads,
+            order=order,
+        )
+        assert np.array_equal(out, expected)
+
+
 # lm_sample
 
 
@@ -525,11 +550,12 @@ def run_sample(
     target: int = -7,
     forced: int = 0,
     order: str = "forward",
+    threads: int = 1024,
 ) -> int:
     token = np.full(1, -1, np.int32)
     draw = struct.pack("f3i2Q", temperature, top_k, target, forced, seed, frame)
     library("lm_sample").run(
-        "sample", [fixed(logits), draw, token, struct.pack("2i", len(logits), stream)], threads=1024, order=order
+        "sample", [fixed(logits), draw, token, struct.pack("2i", len(logits), stream)], threads=threads, order=order
     )
     return int(token[0])
 
@@ -556,7 +582,8 @@ def test_sample_draws_what_the_cpu_draws(n: int) -> None:
             "frame": int(rng.integers(1 << 40)),
             "stream": i,
         }
-        assert run_sample(logits, **draw, order=ORDERS[i % 3]) == drawn(logits, **draw), draw
+        threads = (1024, 128, 512, 256)[i % 4]
+        assert run_sample(logits, **draw, order=ORDERS[i % 3], threads=threads) == drawn(logits, **draw), draw
 
 
 def test_sample_takes_the_first_of_those_that_tie() -> None:
@@ -593,7 +620,8 @@ def test_sample_of_special_values(special: dict[int, np.float32]) -> None:
     for temperature in (0.0, 0.7, 1e-30, 1e30):
         for top_k in (0, 1, 40, 995):
             draw = {"temperature": temperature, "top_k": top_k, "seed": 5, "frame": 1, "stream": 1}
-            assert run_sample(logits, **draw) == drawn(logits, **draw), draw
+            for threads in (1024, 128):
+                assert run_sample(logits, **draw, threads=threads) == drawn(logits, **draw), draw
 
 
 def test_noise_is_accurate_over_its_whole_range() -> None:

@@ -288,6 +288,13 @@ def test_errors_name_the_line():
         metalsim.compile(TEXT.replace("TABLE[i % 4]", "TABEL[i % 4]"), constants=CONSTANTS)
 
 
+def test_cuda_kernels_begin_by_waiting_for_those_before_them():
+    shared, functions = metalsim.to_cuda(TEXT, constants=CONSTANTS).parts()
+    assert "griddepcontrol.wait" in shared
+    assert functions
+    assert all("{ msl_cuda::begin_kernel(); " in function for function in functions.values())
+
+
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="nvcc is not installed")
 def test_nvcc_accepts_the_translation(tmp_path):
     source = metalsim.to_cuda(TEXT, constants=CONSTANTS)

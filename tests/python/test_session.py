@@ -355,7 +355,7 @@ def test_a_step_tells_where_its_time_went():
     session = prompted(model("nano"), "nano")
     frame = user_pcm("nano")[0]
     plain = session.step(frame)
-    assert (plain.temporal_ms, plain.depformer_ms) == (None, None)
+    assert (plain.encode_ms, plain.temporal_ms, plain.depformer_ms, plain.decode_ms) == (None,) * 4
     session.set_timing(True)
     timed = session.step(frame)
     parts = [timed.encode_ms, timed.temporal_ms, timed.depformer_ms, timed.decode_ms]

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
 
 sys.path.insert(0, str(ROOT / "tools"))
 
-from embed_kernels import CAPABILITY, cuda_parts  # noqa: E402
+from embed_kernels import cuda_capability, cuda_parts  # noqa: E402
 from metalsim.cuda import to_cuda  # noqa: E402
 
 OPTIONS = ["--std=c++17", "--device-as-default-execution-space", "--generate-line-info", "--ptxas-options=-v"]
@@ -76,9 +76,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="host_names that this regular expression finds")
     parser.add_argument("--write", type=Path, help="only writes each kernel's text there, HOST_NAME.cu")
     args = parser.parse_args()
-    files = args.files or sorted((ROOT / "kernels").glob("*.metal"))
-    if not args.files and args.arch >= CAPABILITY:
-        files += sorted((ROOT / "kernels" / "cuda").glob("*.cu"))
+    files = args.files or [*sorted((ROOT / "kernels").glob("*.metal")), *sorted((ROOT / "kernels/cuda").glob("*.cu"))]
     bad = 0
     if args.write:
         args.write.mkdir(parents=True, exist_ok=True)
@@ -87,6 +85,8 @@ def main() -> int:
         print(f"{'kernel':44} registers  spills  shared  seconds")
     for path in files:
         shared_text, functions = cuda_parts(path) if path.suffix == ".cu" else to_cuda(path).parts()
+        if path.suffix == ".cu" and not args.files and cuda_capability(shared_text) > args.arch:
+            continue
         for host_name, function in functions.items():
             if not re.search(args.only, host_name):
                 continue

@@ -82,7 +82,7 @@ int main(int count, char** arguments) {
       continue;
     }
     const double off = distance(there.results(), here.results());
-    const bool token = c.op == ops::Op::kQuantize || c.op == ops::Op::kSample;
+    const bool token = c.op == ops::Op::kQuantize || c.op == ops::Op::kSample || c.op == ops::Op::kSelect;
     const bool codec = c.op == ops::Op::kLinear || c.op == ops::Op::kConv || c.op == ops::Op::kConvTranspose;
     const bool good = off <= (token ? 0.0 : codec ? 1e-3 : 8e-3);
     wrong += good ? 0 : 1;

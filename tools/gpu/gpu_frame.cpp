@@ -98,6 +98,23 @@ void compare_engines(Engine& gpu, Engine& cpu) {
     cpu.step(*b, input, {}, &two, nullptr);
     compare("step", one, two);
   }
+  // A whole frame as one list is its parts, bit for bit.
+  const auto twin = a->clone();
+  int equal = 0;
+  for (std::uint64_t frame = 0; frame < 40; ++frame) {
+    const auto pcm = noise(static_cast<std::size_t>(c.mimi.frame_samples()), random);
+    const auto steps = static_cast<std::size_t>(1 + gpu.depformer_steps());
+    const FrameInput input{columns[frame % 8], std::vector<int>(steps, 0), std::vector<std::uint8_t>(steps, 0), 1,
+                           frame};
+    const auto heard = gpu.encode(*a, pcm, nullptr);
+    const FrameTokens tokens = gpu.step(*a, input, {}, nullptr, nullptr);
+    std::vector<int> codes(tokens.begin() + 1, tokens.begin() + 1 + c.codebooks()), references;
+    for (int k = 0; k < c.codebooks(); ++k) references.push_back(later(1 + k));
+    const auto audio = gpu.decode(*a, codes, nullptr);
+    const FrameOutput whole = gpu.frame(*twin, pcm, input, references, {});
+    equal += whole.user == heard && whole.tokens == tokens && whole.audio == audio ? 1 : 0;
+  }
+  std::printf("whole frames equal to their parts: %d of 40\n", equal);
   const auto copy = a->clone();
   FrameInput input{columns[7], std::vector<int>(static_cast<std::size_t>(1 + gpu.depformer_steps()), 3),
                    std::vector<std::uint8_t>(static_cast<std::size_t>(1 + gpu.depformer_steps()), 0), 1, 9};
@@ -120,7 +137,7 @@ void time_engine(Engine& engine, int context) {
   engine.prefill_tokens(*state, columns);
   std::printf("prefill of %d columns %.1f ms\n", context, ms_since(start));
   const auto pcm = noise(static_cast<std::size_t>(c.mimi.frame_samples()), random);
-  std::vector<double> encode, step, decode, whole, temporal, depformer;
+  std::vector<double> encode, step, decode, parts, temporal, depformer, whole;
   const auto steps = static_cast<std::size_t>(1 + engine.depformer_steps());
   for (int i = 0; i < 210; ++i) {
     FrameInput input{columns[static_cast<std::size_t>(i) % columns.size()], std::vector<int>(steps, 0),
@@ -137,7 +154,12 @@ void time_engine(Engine& engine, int context) {
     encode.push_back(after_encode);
     step.push_back(after_step - after_encode);
     decode.push_back(all - after_step);
-    whole.push_back(all);
+    parts.push_back(all);
+    std::vector<int> references;
+    for (int k = 0; k < c.codebooks(); ++k) references.push_back(later(1 + k));
+    start = Clock::now();
+    engine.frame(*state, pcm, input, references, {});
+    whole.push_back(ms_since(start));
     if (i % 4 == 0) {
       StepTiming timing;
       engine.step(*state, input, {}, nullptr, &timing);
@@ -156,8 +178,10 @@ void time_engine(Engine& engine, int context) {
               static_cast<unsigned long long>(of_step),
               static_cast<unsigned long long>(engine.calls() - before - of_encode - of_step));
   std::printf(
-      "p50 ms: encode %.3f, language model %.3f (temporal %.3f + depformer %.3f apart), decode %.3f, frame %.3f\n",
-      median(encode), median(step), median(temporal), median(depformer), median(decode), median(whole));
+      "p50 ms: encode %.3f, language model %.3f (temporal %.3f + depformer %.3f apart), decode %.3f, together %.3f; as "
+      "one list %.3f (fastest %.3f)\n",
+      median(encode), median(step), median(temporal), median(depformer), median(decode), median(parts), median(whole),
+      *std::min_element(whole.begin(), whole.end()));
   start = Clock::now();
   const auto copy = state->clone();
   std::printf("clone at %lld positions %.2f ms\n", static_cast<long long>(state->position()), ms_since(start));
@@ -177,17 +201,21 @@ int main(int count, char** arguments) {
   LoadOptions load;
   load.temporal_bits = load.depformer_bits = bits;
   const Weights weights = random_weights(random_config(arguments[4]), 1, load);
-  const auto start = Clock::now();
-  const auto gpu = make_fused_engine(
-      weights,
-      std::make_unique<gpu::GpuOps>(
-          gpu::make_cuda_queue({.nvrtc = arguments[2], .cache = arguments[1], .sources = gpu::cuda_sources()})),
-      kv_bits);
-  std::printf("engine made in %.1f ms\n", ms_since(start));
+  const auto make_gpu = [&](bool overlap) {
+    const auto start = Clock::now();
+    auto engine = make_fused_engine(
+        weights,
+        std::make_unique<gpu::GpuOps>(gpu::make_cuda_queue(
+            {.nvrtc = arguments[2], .cache = arguments[1], .sources = gpu::cuda_sources(), .overlap = overlap})),
+        kv_bits);
+    std::printf("engine made in %.1f ms, kernels %s\n", ms_since(start),
+                overlap ? "overlapping" : "one after the other");
+    return engine;
+  };
   if (std::strcmp(arguments[3], "compare") == 0) {
-    compare_engines(*gpu, *make_fused_cpu_engine(weights, {.kv_bits = kv_bits}));
+    compare_engines(*make_gpu(true), *make_fused_cpu_engine(weights, {.kv_bits = kv_bits}));
   } else {
-    time_engine(*gpu, context);
+    for (const bool overlap : {false, true}) time_engine(*make_gpu(overlap), context);
   }
   return 0;
 }

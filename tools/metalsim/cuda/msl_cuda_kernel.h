@@ -37,6 +37,29 @@ MSL_D uint simdgroups_per_threadgroup() { return (blockDim.x * blockDim.y * bloc
 MSL_D uint threads_per_simdgroup() { return 32; }
 MSL_D uint quadgroup_index_in_threadgroup() { return thread_index_in_threadgroup() >> 2; }
 MSL_D uint thread_index_in_quadgroup() { return thread_index_in_threadgroup() & 3; }
+/// Where kernels are launched with programmatic dependencies, the next one may start from here on; otherwise this does
+/// nothing. Letting the next one start so early is right because it, too, waits for the end of this one before it
+/// touches memory that kernels write.
+MSL_D void begin_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+/// And goes on when those before it have ended. The first thing that a kernel does, or one whose text calls it, in all
+/// its threads, before they read or write anything but what no kernel writes.
+MSL_D void await_inputs() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// The line of memory at p is going to be read: into the L2 cache with it.
+MSL_D void prefetch(const void* p) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+  (void)p;
+#endif
+}
 #ifdef __CUDACC__
 #define MSL_GRID_CONSTANT const __grid_constant__
 MSL_D void* dynamic_shared() {

@@ -45,7 +45,8 @@ class _Translation:
     memory: dict[str, list[source.Parameter]]  # of each host_name: its buffers and threadgroup memory
 
 
-def _wrapper(symbol: str, expression: str, kernel: source.Kernel) -> str:
+def _wrapper(symbol: str, expression: str, kernel: source.Kernel, awaits: bool) -> str:
+    """awaits: the kernel itself says when it needs what those before it wrote."""
     kind = f"decltype(&{expression})"
     declared, arguments = [], []
     for i, parameter in enumerate(kernel.parameters):
@@ -58,9 +59,10 @@ def _wrapper(symbol: str, expression: str, kernel: source.Kernel) -> str:
             declared.append(f"{by_value}msl_cuda::passed<{kind}, {i}> {parameter.name}")
             arguments.append(parameter.name)
     bounds = f"__launch_bounds__({kernel.max_threads}) " if kernel.max_threads else ""
+    begin = "msl_cuda::begin_kernel(); " + ("" if awaits else "msl_cuda::await_inputs(); ")
     return (
         f'extern "C" __global__ {bounds}void {symbol}({", ".join(declared)}) {{ '
-        f"{expression}({', '.join(arguments)}); }}"
+        f"{begin}{expression}({', '.join(arguments)}); }}"
     )
 
 
@@ -101,9 +103,10 @@ def _translate(text: str, constants: Constants) -> _Translation:
     text = re.sub(r'^# (\d+) ("[^"]*").*$', r"#line \1 \2", text, flags=re.MULTILINE)
 
     memory, wrappers = {}, []
+    awaits = "msl_cuda::await_inputs(" in text
     for host_name, expression in expressions:
         kernel = kernels[re.sub(r"<.*", "", expression.split("::")[-1], flags=re.DOTALL).strip()]
-        wrappers.append(_wrapper(host_name, f"msl_{expression}" if expression in plain else expression, kernel))
+        wrappers.append(_wrapper(host_name, f"msl_{expression}" if expression in plain else expression, kernel, awaits))
         memory[host_name] = [p for p in kernel.parameters if p.kind != "builtin"]
     # In a namespace inside of metal, so that ::exp and its like from <cmath> do not compete with metal::exp.
     text = "namespace metal::kernels {\n" + text + _FUNCTIONS + "\n".join(wrappers)

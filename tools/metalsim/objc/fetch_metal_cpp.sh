@@ -1,7 +1,7 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # tools/metalsim/objc/fetch_metal_cpp.sh FOLDER: puts metal-cpp's headers into FOLDER/mlx/include/metal_cpp, and prints
 # that path. They come in MLX's wheel for macOS, from the package index that pip is set up for ($PYTHON, or python3).
-set -eu
+set -euo pipefail
 folder=${1:?usage: fetch_metal_cpp.sh FOLDER}
 python=${PYTHON:-python3}
 headers=$folder/mlx/include/metal_cpp
