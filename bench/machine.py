@@ -73,6 +73,16 @@ def resident_bytes() -> int:
     return _field("/proc/self/status", "VmRSS:")
 
 
+def gpu_bytes() -> int:
+    """Memory in use on NVIDIA's GPUs, by everybody; 0 where nvidia-smi does not say."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return sum(int(line) for line in said.split()) << 20
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return 0
+
+
 def available_bytes() -> int:
     """Memory that can be had without swapping; a guess where the system does not say."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     prefill.add_argument("--repeats", type=int, default=5, metavar="N", help="of each (default: 5)")
     soak = add("soak", "a conversation without pauses", [model])
     soak.add_argument("--minutes", type=float, default=10.0, metavar="X", help="default: 10")
+    soak.add_argument("--frames", type=int, metavar="N", help="so many frames, however long they take")
     return out
 
 
@@ -131,8 +132,9 @@ def soak(options: argparse.Namespace) -> str:
     talk = converse(model, 0)
     first = talk.run(25)[-1]  # the buffers of the first frames are made
     begun, before = time.monotonic(), machine.resident_bytes()
+    on_gpu = machine.gpu_bytes()
     taken, told = [], begun
-    while time.monotonic() - begun < 60 * options.minutes:
+    while len(taken) < options.frames if options.frames else time.monotonic() - begun < 60 * options.minutes:
         frames = talk.run(10)
         taken += times(frames, "total")
         if sys.stderr.isatty() and time.monotonic() - told > 60:
@@ -141,9 +143,10 @@ def soak(options: argparse.Namespace) -> str:
     after = machine.resident_bytes()
     grown = frame_bytes(model, [frames[-1]])["temporal"] - frame_bytes(model, [first])["temporal"]  # keys and values
     p50, p99 = np.percentile(taken, (50, 99))
+    gpu = f", on the GPU {on_gpu / 1e9:.3f} to {machine.gpu_bytes() / 1e9:.3f} GB" if options.device != "cpu" else ""
     return (
-        f"{len(taken)} frames in {options.minutes:g} minutes, p50 {p50:.1f} ms, p99 {p99:.1f} ms "
-        f"({p99 / p50:.2f} times); memory {before / 1e9:.3f} to {after / 1e9:.3f} GB, "
+        f"{len(taken)} frames in {(time.monotonic() - begun) / 60:.3g} minutes, p50 {p50:.2f} ms, p99 {p99:.2f} ms "
+        f"({p99 / p50:.2f} times); memory {before / 1e9:.3f} to {after / 1e9:.3f} GB{gpu}, "
         f"{grown / 1e9:.3f} GB of it keys and values of these frames"
     )
 
@@ -157,8 +160,9 @@ def main() -> int:
     options = parser().parse_args()
     try:
         for name in ("repeats", "frames", "minutes"):
-            if getattr(options, name, 1) <= 0:
-                raise ValueError(f"--{name} must be more than 0, not {getattr(options, name)}")
+            value = getattr(options, name, None)
+            if value is not None and value <= 0:
+                raise ValueError(f"--{name} must be more than 0, not {value}")
         print(f"{options.command}: {globals()[options.command](options)}")
     except KeyboardInterrupt:
         print("proofs: interrupted", file=sys.stderr)

@@ -20,7 +20,8 @@
 //
 // W: quantized [N, K] as 16-byte blocks of 32 (b4) or 16 (b8) values, lowest bits first, w = scale * q + bias with
 // scales and biases 16-bit [N, K / group], K a multiple of the group (32 or 64: p.group_shift 5 or 6); or bfloat [N,
-// K], K a multiple of 8. Base addresses are multiples of 16. x, y, norm and angles are float32.
+// K], each row filled up with zeros to a multiple of 8. Base addresses are multiples of 16; of x and norm, too, where K
+// is a multiple of 4. x, y, norm and angles are float32.
 //
 // How: x is staged in threadgroup memory, 4096 values at a time, in the order in which lanes read it, each row one
 // float4 longer than it need be, which spares bank conflicts. The first weights are fetched before that. The factor of
@@ -158,7 +159,7 @@ struct Blocks {
 template <int BITS, int R>
 METAL_FUNC void fetch(device const uint4* w, device const ushort* scales, device const ushort* biases,
                       thread const int* rows, int k, int group_shift, int block, thread Blocks<R>& out) {
-  const int per_row = k / block_values(BITS);
+  const int per_row = (k + block_values(BITS) - 1) / block_values(BITS);
   const int at = min(block, per_row - 1);  // beyond K, x is zero
   for (int r = 0; r < R; r++) {
     out.words[r] = w[size_t(rows[r]) * size_t(per_row) + size_t(at)];
@@ -228,6 +229,15 @@ METAL_FUNC void multiply(thread const Blocks<R>& blocks, threadgroup const float
   }
 }
 
+/// Values at, at + 1 ... of a row of K: zeros beyond it. Rows of another K than a multiple of 4 are not aligned.
+template <int BITS>
+METAL_FUNC float4 quad_of(device const float* row, int at, int k) {
+  if (BITS != 16 || k % 4 == 0) return at < k ? *(device const float4*)(row + at) : float4(0.0f);
+  float v[4];
+  for (int j = 0; j < 4; j++) v[j] = at + j < k ? row[at + j] : 0.0f;
+  return float4(v[0], v[1], v[2], v[3]);
+}
+
 /// Stages x from k0 on (zeros beyond K and beyond the last column), times the norm's weight.
 template <int BITS, int C, int LANES>
 METAL_FUNC void stage(device const float* x, device const float* weight, bool norm, int k, int columns, int k0, int lid,
@@ -242,14 +252,14 @@ METAL_FUNC void stage(device const float* x, device const float* weight, bool no
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         const int at = k0 + 4 * (first + j * threads);
-        v[j] = c < columns && at < k ? *(device const float4*)(column + at) : float4(0.0f);
+        v[j] = c < columns ? quad_of<BITS>(column, at, k) : float4(0.0f);
       }
       if (norm) {
         float4 factors[4];
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           const int at = k0 + 4 * (first + j * threads);
-          factors[j] = at < k ? *(device const float4*)(weight + at) : float4(0.0f);
+          factors[j] = quad_of<BITS>(weight, at, k);
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {

@@ -1,5 +1,5 @@
-"""Writes the C++ files that hold kernels/*.metal: as they are, and translated to CUDA C++, beside kernels/cuda/*.cu. A step
-of the build.
+"""Writes the C++ files that hold kernels/*.metal, as they are and translated to CUDA C++, beside kernels/cuda/*.cu; and
+kernels/tuning/*.json. A step of the build.
 
     python tools/embed_kernels.py --compiler CXX --out FOLDER [FILE ...]
 
@@ -7,6 +7,7 @@ CXX is the build's g++ or clang++, here only a preprocessor. Needs nothing but P
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -20,6 +21,20 @@ from metalsim import CompileError, to_cuda  # noqa: E402
 _KERNELS = "// Kernels:\n"
 
 _CAPABILITY = 80  # of those in kernels/cuda that do not say more: tensor cores that know bfloat
+
+_TABLES = """// tuning_tables.cpp: written by tools/embed_kernels.py.
+#include "gpu/tuning.h"
+
+namespace personaplex::gpu {{
+
+std::vector<std::pair<std::string, std::string>> tuning_tables() {{
+  return {{
+{entries}
+  }};
+}}
+
+}}  // namespace personaplex::gpu
+"""
 
 _FILE = """// {name}: written by tools/embed_kernels.py.
 #include "gpu/kernel_source.h"
@@ -113,16 +128,31 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
         (out / name).write_text(text, encoding="utf-8")
 
 
+def embed_tables(files: list[Path], out: Path) -> None:
+    """Writes tuning_tables.cpp. ValueError for a table that is no JSON."""
+    entries = []
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        entries.append(f'{{"{path.stem}", {literal(text)}}}')
+    (out / "tuning_tables.cpp").write_text(_TABLES.format(entries=",\n".join(entries)), encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*sorted((ROOT / "kernels").glob("*.metal")), *sorted((ROOT / "kernels" / "cuda").glob("*.cu"))]
+    kinds = ("*.metal", "cuda/*.cu", "tuning/*.json")
+    every = [path for kind in kinds for path in sorted((ROOT / "kernels").glob(kind))]
     parser.add_argument("files", nargs="*", type=Path, default=every)
     parser.add_argument("--compiler", required=True, help="a g++ or clang++")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     args = parser.parse_args()
     try:
-        embed(args.files, args.compiler, args.out)
-    except (CompileError, SyntaxError) as error:
+        embed([path for path in args.files if path.suffix != ".json"], args.compiler, args.out)
+        embed_tables([path for path in args.files if path.suffix == ".json"], args.out)
+    except (CompileError, SyntaxError, ValueError) as error:
         print(f"embed_kernels.py: {error}", file=sys.stderr)
         return 1
     return 0

@@ -12,7 +12,7 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// A checkpoint, voice or snapshot file is missing, malformed, or does not fit the model.
+/// A checkpoint, voice, snapshot or tuning file is missing, malformed, or does not fit the model.
 struct WeightsError : Error {
   using Error::Error;
 };

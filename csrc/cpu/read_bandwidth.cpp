@@ -140,7 +140,7 @@ std::map<std::string, std::vector<double>> read_bandwidth(Pool& pool, std::size_
   for (int pass = 0; pass < passes; ++pass) {
     for (const auto& [name, read] : readers()) {
       const Stopwatch stopwatch;
-      pool.run(chunks, [&, read = read](int chunk) { sink += read(at(chunk), kChunk); });
+      pool.run(chunks, [&, of_chunk = read](int chunk) { sink += of_chunk(at(chunk), kChunk); });
       out[name].push_back(static_cast<double>(size) / 1e6 / stopwatch.ms());
     }
   }

@@ -29,6 +29,7 @@ using GraphNode = struct GraphNodeHandle*;
 using GraphExec = struct GraphExecHandle*;
 
 inline constexpr int kCoresAttribute = 16;             // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+inline constexpr int kCacheAttribute = 38;             // CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
 inline constexpr int kMajorAttribute = 75;             // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 inline constexpr int kMinorAttribute = 76;             // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
 inline constexpr int kMaxThreadsAttribute = 0;         // CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK

@@ -286,6 +286,11 @@ class CudaQueue final : public Queue {
     gpu_->use("free_bytes");
     return gpu_->free_bytes();
   }
+  std::size_t cache_bytes() const override {
+    int bytes = 0;
+    gpu_->driver.check(gpu_->driver.device_attribute(&bytes, kCacheAttribute, gpu_->device), "cache_bytes");
+    return static_cast<std::size_t>(bytes);
+  }
 
  private:
   int driver_version() const {

@@ -14,40 +14,15 @@ namespace {
 constexpr int kMaxSimdgroups = 8;  // of a threadgroup
 constexpr int kMaxNormed = 64 * kMaxSimdgroups;
 
-/// How many simdgroups share a sum over octets, where there are `sums` of them: `enough` of them to fill a large GPU,
-/// each with work enough.
-int splits_for(std::int64_t sums, int octets, std::int64_t enough) {
-  int splits = 1;
-  while (splits < kMaxSimdgroups && sums * splits < enough && octets >= 16 * splits) splits *= 2;
-  return splits;
+/// A linear layer; with a norm every threadgroup normalizes x for itself.
+Job linear_job(const GpuPanels& w, int columns, bool norm) {
+  return {.op = ops::Op::kLinear,
+          .kernel = "codec_linear_store",
+          .n = w.outputs,
+          .k = std::int64_t{8} * w.octets(),
+          .columns = columns,
+          .least_simdgroups = norm ? int32(count(w.in, kMaxNormed / kMaxSimdgroups)) : 1};
 }
-
-/// Threadgroups of codec_linear and codec_qkv.
-struct LinearTile {
-  LinearTile(const GpuPanels& w, int columns)
-      : splits(splits_for(std::int64_t{w.panels()} * count(columns, 2), w.octets(), 1024)),
-        groups_x(count(w.panels(), kMaxSimdgroups / splits)),
-        groups_y(count(columns, 2)) {}
-  int splits;
-  std::uint32_t groups_x, groups_y;
-  static constexpr std::uint32_t kThreads = 32 * kMaxSimdgroups;
-};
-
-/// Threadgroups of codec_conv: positions and outputs of a simdgroup, simdgroups.
-struct ConvTile {
-  ConvTile(const GpuPanels& w, int rows) {
-    constexpr std::int64_t kMany = 64;
-    positions = rows <= 2 ? 2 : 8;
-    const std::int64_t rows_of_sums = count(rows, positions);
-    outputs = rows > 2 && w.outputs > 8 && rows_of_sums * count(w.outputs, 32) >= kMany ? 32 : 8;
-    splits = splits_for(rows_of_sums * count(w.outputs, outputs), w.octets(), positions == 2 ? 4096 : 1024);
-    sets = std::min(std::max(1, kMaxSimdgroups / 2 / splits), int32(count(w.outputs, outputs)));
-  }
-  int positions, outputs, splits, sets;
-
-  std::string kernel() const { return "codec_conv_p" + std::to_string(positions) + "_o" + std::to_string(outputs); }
-  std::uint32_t threads() const { return static_cast<std::uint32_t>(32 * splits * sets); }
-};
 
 constexpr int kQuantizeGroups = 128;
 constexpr std::uint32_t kQuantizeThreads = 128;
@@ -81,7 +56,7 @@ void GpuCodec::linear(const Project& call, ops::Place partials, int parts) {
   }
   const bool add_y = how.epilogue == ops::Epilogue::kAdd;
   const bool scaled = add_y && how.scale != nullptr;
-  const LinearTile tile(w, call.columns);
+  const Tile tile = ops_.choose_(linear_job(w, call.columns, norm));
   const auto part_bytes = static_cast<std::size_t>(parts) * (add_y ? y_bytes : x_bytes);
   add(std::string("codec_linear_") + (norm ? "norm_" : "") + name,
       {reads(x, x_bytes), reads_if(partials, part_bytes),
@@ -89,8 +64,8 @@ void GpuCodec::linear(const Project& call, ops::Place partials, int parts) {
        vector_or_none(norm ? how.norm.bias : nullptr, floats(w.in)), reads(w.values, w.value_bytes()),
        reads(w.scales, w.output_bytes()), vector_or_none(scaled ? how.scale : nullptr, w.output_bytes()),
        writes(call.y, y_bytes)},
-      CodecLinearParams{call.columns, w.outputs, w.in, tile.splits, parts, scaled ? 1 : 0},
-      {tile.groups_x, tile.groups_y}, LinearTile::kThreads);
+      CodecLinearParams{call.columns, w.outputs, w.in, tile.split, parts, scaled ? 1 : 0},
+      {tile.groups_x(w.outputs), tile.groups_y(call.columns)}, tile.threads());
 }
 
 void GpuCodec::dispatch(const ProjectQkv& call) {
@@ -102,7 +77,7 @@ void GpuCodec::dispatch(const ProjectQkv& call) {
                  "expected a layer norm of at most " + std::to_string(kMaxNormed) +
                      " values, rotated heads of an even size and a float32 ring for a linear layer of the codec.");
   }
-  const LinearTile tile(w, call.columns);
+  const Tile tile = ops_.choose_(linear_job(w, call.columns, true));
   const std::int64_t values = std::int64_t{call.columns} * ring.heads * ring.head_dim;
   const ops::Place angles = ops_.angles(call.at, call.columns, ring.head_dim, call.max_period);
   add("codec_qkv",
@@ -110,9 +85,9 @@ void GpuCodec::dispatch(const ProjectQkv& call) {
        vector_or_none(call.norm.bias, floats(w.in)), reads(w.values, w.value_bytes()),
        reads(w.scales, w.output_bytes()), reads(angles, floats(std::int64_t{call.columns} * ring.head_dim)),
        columns_at(call.at, call.columns), page_table(ring), writes(call.q, floats(values))},
-      CodecQkvParams{call.columns, ring.heads, ring.head_dim, w.in, tile.splits,
+      CodecQkvParams{call.columns, ring.heads, ring.head_dim, w.in, tile.split,
                      static_cast<std::uint32_t>(ring.offset)},
-      {tile.groups_x, tile.groups_y}, LinearTile::kThreads, {pages(ring, true)});
+      {tile.groups_x(w.outputs), tile.groups_y(call.columns)}, tile.threads(), {pages(ring, true)});
 }
 
 void GpuCodec::dispatch(const Attend& call) { ops_.attend_now({call.q, call.ring, call.at, call.out}, call.columns); }
@@ -125,14 +100,19 @@ void GpuCodec::convolution(const Convolve& call, ops::Place is_first) {
   const std::size_t fresh = floats(std::int64_t{rows} * w.stride * w.in);
   const std::size_t bytes = floats(std::int64_t{rows} * w.outputs);
   const int flags = (w.bias ? 1 : 0) + (out.residual ? 2 : 0) + (out.raw ? 4 : 0) + (out.elu ? 8 : 0);
-  const ConvTile tile(w, rows);
-  add(tile.kernel(),
+  const Job job{.op = ops::Op::kConv,
+                .kernel = "codec_conv_",
+                .n = w.outputs,
+                .k = std::int64_t{8} * w.octets(),
+                .columns = rows};
+  const Tile tile = ops_.choose_(job);
+  add(job.kernel + tile.name(),
       {reads(call.window, carried + fresh), reads(w.values, w.value_bytes()), reads(w.scales, w.output_bytes()),
        reads_if(w.bias, w.output_bytes()), reads_if(out.residual, bytes), writes_if(out.raw, bytes),
        writes_if(out.elu, bytes), reads_if(is_first, sizeof(std::int32_t))},
-      CodecConvParams{rows, w.outputs, w.groups, w.width, w.stride * w.in, w.dilation * w.in, tile.splits, flags,
+      CodecConvParams{rows, w.outputs, w.groups, w.width, w.stride * w.in, w.dilation * w.in, tile.split, flags,
                       is_first ? w.carried : 0, w.in},
-      {count(w.outputs, tile.outputs * tile.sets), count(rows, tile.positions)}, tile.threads());
+      {tile.groups_x(w.outputs), tile.groups_y(rows)}, tile.threads());
   if (carried > 0) carried_.push_back({call.window, carried, fresh});
 }
 

@@ -17,11 +17,42 @@ std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue) {
   return std::make_unique<GpuOps>(std::move(queue));
 }
 
-GpuOps::GpuOps(std::unique_ptr<Queue> queue)
-    : queue_(std::move(queue)), weights_(*queue_), codec_(std::make_unique<GpuCodec>(*this)) {}
+GpuOps::GpuOps(std::unique_ptr<Queue> queue, ChooseTile choose)
+    : queue_(std::move(queue)),
+      choose_(choose ? std::move(choose) : choose_for(*queue_)),
+      weights_(*queue_),
+      codec_(std::make_unique<GpuCodec>(*this)) {}
 GpuOps::~GpuOps() = default;
 
+namespace {
+
+constexpr std::int64_t kRowValues = 8;  // kernels read bfloats 16 bytes at a time
+
+/// Rows filled up with zeros.
+std::vector<std::byte> padded_rows(const Matrix& m) {
+  const std::size_t row = static_cast<std::size_t>(m.k) * 2;
+  const std::size_t stride = static_cast<std::size_t>((m.k + kRowValues - 1) / kRowValues * kRowValues) * 2;
+  std::vector<std::byte> out(static_cast<std::size_t>(m.n) * stride);
+  for (std::size_t n = 0; n < static_cast<std::size_t>(m.n); ++n) {
+    std::memcpy(out.data() + n * stride, m.weight.data + n * row, row);
+  }
+  return out;
+}
+
+}  // namespace
+
 ops::WeightPtr GpuOps::matrix(const Matrix& m) {
+  if (m.quantized() || m.k % kRowValues == 0) return table(m);
+  auto w = std::make_unique<GpuMatrix>();
+  w->n = m.n;
+  w->k = m.k;
+  const std::vector<std::byte> rows = padded_rows(m);
+  w->words = weights_.put(rows.data(), rows.size());
+  w->word_bytes = rows.size();
+  return w;
+}
+
+ops::WeightPtr GpuOps::table(const Matrix& m) {
   auto w = std::make_unique<GpuMatrix>();
   w->n = m.n;
   w->k = m.k;

@@ -10,25 +10,27 @@
 #include "gpu/gpu_weights.h"
 #include "gpu/queue.h"
 #include "gpu/recorder.h"
+#include "gpu/tuning.h"
 #include "ops/ops.h"
 
 namespace personaplex::gpu {
 
 class GpuCodec;
 
-/// The operations on a GPU: what the fused engine needs of it.
+/// The operations on a GPU: what the fused engine needs of it. WeightsError: see choose_for().
 std::unique_ptr<ops::Ops> make_gpu_ops(std::unique_ptr<Queue> queue);
 
 class GpuOps : public ops::Ops {
  public:
-  explicit GpuOps(std::unique_ptr<Queue> queue);
+  /// Without `choose` the table of the GPU's family chooses.
+  explicit GpuOps(std::unique_ptr<Queue> queue, ChooseTile choose = {});
   ~GpuOps() override;
 
   std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override {
     return queue_->allocate(bytes, use);
   }
   ops::WeightPtr matrix(const Matrix& m) override;
-  ops::WeightPtr table(const Matrix& m) override { return matrix(m); }
+  ops::WeightPtr table(const Matrix& m) override;
   ops::WeightPtr vector(const TensorView& t) override;
   ops::WeightPtr linear(const TensorView& t) override;
   ops::WeightPtr conv(const Conv& c, int stride, int dilation) override;
@@ -88,6 +90,7 @@ class GpuOps : public ops::Ops {
   void norm_now(const ops::Norm& norm, ops::Place x, int columns, ops::Place y);
 
   std::unique_ptr<Queue> queue_;
+  ChooseTile choose_;
   WeightMemory weights_;
   Recorder recorder_;
   std::map<std::pair<std::string, int>, Recorded> programs_;

@@ -22,7 +22,8 @@ constexpr std::uint32_t kThreads = 32, kRounds = 2000;
 
 }  // namespace
 
-KeepWarm::KeepWarm(std::shared_ptr<Gpu> gpu, std::chrono::milliseconds every) : gpu_(std::move(gpu)), every_(every) {
+KeepWarm::KeepWarm(std::shared_ptr<Gpu> gpu, std::chrono::milliseconds every, std::chrono::milliseconds rest_after)
+    : gpu_(std::move(gpu)), every_(every), rest_after_(rest_after) {
   const Pool pool;
   MTL::Device* device = gpu_->device();
   NS::Error* error = nullptr;
@@ -46,9 +47,22 @@ KeepWarm::~KeepWarm() {
   thread_.join();
 }
 
+void KeepWarm::again() {
+  bool resting = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const Clock::time_point now = Clock::now();
+    resting = until_ <= now;
+    until_ = now + rest_after_;
+  }
+  if (resting) wake_.notify_one();
+}
+
 void KeepWarm::work() {
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, every_, [this] { return stop_; })) {
+  while (true) {
+    wake_.wait(lock, [this] { return stop_ || Clock::now() < until_; });
+    if (wake_.wait_for(lock, every_, [this] { return stop_; })) return;
     lock.unlock();
     const bool well = touch();
     lock.lock();

@@ -19,10 +19,10 @@ namespace {
 
 using namespace metal;
 
-constexpr std::size_t kMaxBuffers = 31;   // that a kernel can have, params included
-constexpr std::size_t kMaxParams = 4096;  // bytes that setBytes takes
-constexpr std::size_t kArgumentAlign = 16;
-constexpr std::size_t kMaxCompilers = 8;  // threads
+constexpr std::size_t kMaxBuffers = 31;    // that a kernel can have, params included
+constexpr std::size_t kMaxParams = 4096;   // bytes that setBytes takes
+constexpr std::size_t kArgumentAlign = 4;  // and that of what the kernel reads there, which it knows
+constexpr std::size_t kMaxCompilers = 8;   // threads
 
 struct MetalKernel final : Kernel {
   std::shared_ptr<Gpu> gpu;
@@ -66,7 +66,7 @@ void check_dispatch(const Dispatch& d, const MetalKernel& kernel) {
   for (std::size_t i = 0; i < d.arguments.size(); ++i) {
     const Argument& a = d.arguments[i];
     const std::string which = "argument " + std::to_string(i);
-    if (a.offset % kArgumentAlign != 0) wrong(which + ": expected an offset that is a multiple of 16.");
+    if (a.offset % kArgumentAlign != 0) wrong(which + ": expected an offset that is a multiple of 4.");
     if (a.memory == nullptr) continue;
     const auto* memory = dynamic_cast<const MetalMemory*>(a.memory);
     if (memory == nullptr || memory->gpu != kernel.gpu) wrong(which + ": expected memory of this queue.");
@@ -111,7 +111,9 @@ class MetalQueue final : public Queue {
     for (const MetalSource& source : sources_) {
       for (const std::string& name : source.kernels) texts_[name] = &source;
     }
-    if (options.keep_warm.count() > 0) warm_ = std::make_unique<KeepWarm>(gpu_, options.keep_warm);
+    if (options.keep_warm.count() > 0) {
+      warm_ = std::make_unique<KeepWarm>(gpu_, options.keep_warm, options.rest_after);
+    }
   }
 
   std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override {
@@ -120,6 +122,7 @@ class MetalQueue final : public Queue {
   }
 
   const Kernel& kernel(const std::string& name) override;
+  bool has(const std::string& name) const override { return texts_.contains(name); }
   void prepare(const std::vector<std::string>& names) override;
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override;
   void prepare_next(List& list, const ops::Memory* state) override;
@@ -287,6 +290,7 @@ void MetalQueue::run(List& list, const ops::Memory* state, bool again) {
   gpu_->start(encoded.commands.get());
   if (again) next_ = encode(list, state, "run");
   gpu_->finish(encoded.commands.get());
+  if (warm_ != nullptr) warm_->again();
 }
 
 }  // namespace

@@ -23,9 +23,11 @@ struct MetalSource {
 
 struct MetalOptions {
   std::vector<MetalSource> sources;
-  /// How often an idle GPU gets a little work, so that macOS neither lowers its clock nor unwires the memory between
-  /// frames. Costs power; 0: never.
+  /// How often the GPU gets a little work between runs, so that macOS neither lowers its clock nor unwires the memory
+  /// between frames. Costs power; 0: never.
   std::chrono::milliseconds keep_warm{0};
+  /// How long after the last run that goes on.
+  std::chrono::milliseconds rest_after{3000};
 };
 
 /// The queue of the default GPU: for one thread at a time; its memory may be freed on any. Memory, kernels and lists

@@ -54,8 +54,8 @@ class Queue {
   virtual std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) = 0;
   /// The kernel of this host_name. DeviceError, with the compiler's words, when it does not compile.
   virtual const Kernel& kernel(const std::string& name) = 0;
-  /// Whether there is a kernel of this host_name. Where a GPU has some of its own beside those of kernels/*.metal.
-  virtual bool has(const std::string& /*name*/) const { return false; }
+  /// Whether there is a kernel of this host_name, compiled or not.
+  virtual bool has(const std::string& name) const = 0;
   /// Makes these kernels ready, several at a time where that is faster. Whoever does not ask gets them one by one.
   virtual void prepare(const std::vector<std::string>& names) {
     for (const std::string& name : names) kernel(name);
@@ -73,6 +73,8 @@ class Queue {
   virtual int cores() const { return 0; }
   /// Bytes that can still be allocated, as far as the system says.
   virtual std::size_t free_bytes() const = 0;
+  /// Of the largest cache that all of the GPU shares, where the system says; else more than GPUs of this kind have.
+  virtual std::size_t cache_bytes() const { return std::size_t{64} << 20; }
 };
 
 }  // namespace personaplex::gpu

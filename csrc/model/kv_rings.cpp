@@ -2,6 +2,7 @@
 #include "model/kv_rings.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/take_tensor.h"
 
@@ -44,8 +45,7 @@ void KvRings::own_page(int slot) {
   const std::size_t index = static_cast<std::size_t>(slot) / kPage;
   std::shared_ptr<ops::Memory>& page = pages_[index];
   if (page != nullptr && page.use_count() == 1) return;
-  std::shared_ptr<ops::Memory> own =
-      ops_->allocate(layer_bytes_ * static_cast<std::size_t>(shape_.layers), ops::Use::kState);
+  std::shared_ptr<ops::Memory> own = ops_->allocate(page_bytes(), ops::Use::kState);
   if (page != nullptr) own->copy_from(*page);
   page = std::move(own);
   block_->write(table_.in(*block_, index).offset, sizeof page->base, &page->base);
@@ -75,6 +75,20 @@ std::vector<KvRings::Side> KvRings::sides() const {
   return out;
 }
 
+KvRings::Named KvRings::tensor(std::size_t index) const {
+  const std::vector<Side> kinds = sides();
+  const Side& side = kinds[index % kinds.size()];
+  return {std::string(side.name) + "." + std::to_string(index / kinds.size()),
+          side.dtype,
+          {shape_.heads, filled(), static_cast<std::int64_t>(side.row / size_of(side.dtype))}};
+}
+
+std::size_t KvRings::tensors() const { return sides().size() * static_cast<std::size_t>(shape_.layers); }
+
+std::size_t KvRings::page_bytes() const { return layer_bytes_ * static_cast<std::size_t>(shape_.layers); }
+
+std::size_t KvRings::filled_pages() const { return (static_cast<std::size_t>(filled()) + kPage - 1) / kPage; }
+
 std::size_t KvRings::nbytes() const {
   std::size_t row = 0;
   for (const Side& side : sides()) row += side.row;
@@ -89,12 +103,15 @@ void KvRings::copy_from(const KvRings& other) {
 }
 
 template <typename Visit>
-void KvRings::for_each_stretch(int layer, const Side& side, Visit visit) const {
+void KvRings::for_each_stretch(std::size_t page, Visit visit) const {
   const auto count = static_cast<std::size_t>(filled());
-  const std::size_t start = layer_bytes_ * static_cast<std::size_t>(layer) + side.offset;
-  for (std::size_t head = 0; head < static_cast<std::size_t>(shape_.heads); ++head) {
-    for (std::size_t slot = 0; slot < count; slot += kPage) {
-      visit(*pages_[slot / kPage], start + head * kPage * side.row, std::min(kPage, count - slot) * side.row,
+  const std::size_t slot = page * kPage;
+  const std::vector<Side> kinds = sides();
+  for (std::size_t t = 0; t < tensors(); ++t) {
+    const Side& side = kinds[t % kinds.size()];
+    const std::size_t start = layer_bytes_ * (t / kinds.size()) + side.offset;
+    for (std::size_t head = 0; head < static_cast<std::size_t>(shape_.heads); ++head) {
+      visit(t, start + head * kPage * side.row, std::min(kPage, count - slot) * side.row,
             (head * count + slot) * side.row);
     }
   }
@@ -102,31 +119,35 @@ void KvRings::for_each_stretch(int layer, const Side& side, Visit visit) const {
 
 void KvRings::save(const std::string& prefix, std::vector<NamedTensor>& out) const {
   out.push_back(position_tensor(prefix + ".position", position_));
-  if (filled() == 0) return;
-  for (int i = 0; i < shape_.layers; ++i) {
-    for (const Side& side : sides()) {
-      const auto width = static_cast<std::int64_t>(side.row / size_of(side.dtype));
-      OwnedTensor t = allocate_tensor(side.dtype, {shape_.heads, filled(), width});
-      for_each_stretch(i, side, [&](const ops::Memory& page, std::size_t from, std::size_t bytes, std::size_t at) {
-        page.read(from, bytes, t.mutable_data + at);
-      });
-      out.push_back({prefix + "." + side.name + "." + std::to_string(i), t.view});
-    }
+  std::vector<OwnedTensor> all;
+  for (std::size_t t = 0; filled() > 0 && t < tensors(); ++t) {
+    const auto [name, dtype, shape] = tensor(t);
+    all.push_back(allocate_tensor(dtype, shape));
+    out.push_back({prefix + "." + name, all.back().view});
+  }
+  std::vector<std::byte> bytes(page_bytes());
+  for (std::size_t page = 0; page < filled_pages(); ++page) {
+    pages_[page]->read(0, bytes.size(), bytes.data());
+    for_each_stretch(page, [&](std::size_t t, std::size_t from, std::size_t count, std::size_t at) {
+      std::memcpy(all[t].mutable_data + at, bytes.data() + from, count);
+    });
   }
 }
 
 void KvRings::load(const std::string& prefix, std::map<std::string, TensorView>& in) {
   position_ = take_position(in, prefix + ".position");
-  for (int slot = 0; slot < filled(); slot += ops::kRingPage) own_page(slot);
-  for (int i = 0; filled() > 0 && i < shape_.layers; ++i) {
-    for (const Side& side : sides()) {
-      const auto width = static_cast<std::int64_t>(side.row / size_of(side.dtype));
-      const TensorView t = take_tensor(in, prefix + "." + side.name + "." + std::to_string(i), side.dtype,
-                                       {shape_.heads, filled(), width});
-      for_each_stretch(i, side, [&](ops::Memory& page, std::size_t to, std::size_t bytes, std::size_t at) {
-        page.write(to, bytes, t.data + at);
-      });
-    }
+  std::vector<TensorView> all;
+  for (std::size_t t = 0; filled() > 0 && t < tensors(); ++t) {
+    const auto [name, dtype, shape] = tensor(t);
+    all.push_back(take_tensor(in, prefix + "." + name, dtype, shape));
+  }
+  std::vector<std::byte> bytes(page_bytes());
+  for (std::size_t page = 0; page < filled_pages(); ++page) {
+    own_page(static_cast<int>(page * kPage));
+    for_each_stretch(page, [&](std::size_t t, std::size_t to, std::size_t count, std::size_t at) {
+      std::memcpy(bytes.data() + to, all[t].data + at, count);
+    });
+    pages_[page]->write(0, bytes.size(), bytes.data());
   }
 }
 

@@ -58,10 +58,20 @@ class KvRings {
   };
   std::vector<Side> sides() const;
   int filled() const;
-  /// Calls visit(page, offset, bytes, at) for what is filled of a side of a layer, page by page and head by head. `at`
-  /// is where the stretch belongs in a tensor [heads, filled, row].
+  /// A tensor of a snapshot: its name behind the prefix, its type, [heads, filled, values of a row].
+  struct Named {
+    std::string name;
+    DType dtype;
+    std::vector<std::int64_t> shape;
+  };
+  Named tensor(std::size_t index) const;
+  std::size_t tensors() const;  // of a snapshot: those of each layer in the order of sides()
+  std::size_t page_bytes() const;
+  std::size_t filled_pages() const;
+  /// Calls visit(tensor, offset, bytes, at) for everything that is filled in a page, which the host can copy at once.
+  /// `at` is where the stretch belongs in the tensor.
   template <typename Visit>
-  void for_each_stretch(int layer, const Side& side, Visit visit) const;
+  void for_each_stretch(std::size_t page, Visit visit) const;
   /// Makes the page of a slot, or makes it this conversation's own.
   void own_page(int slot);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "checkpoint/bf16.h"
 #include "core/error.h"
@@ -106,7 +107,25 @@ std::vector<std::byte> page_of(Random& random, const Ring& ring) {
   return page;
 }
 
-bool has_ring(const Case& c) { return c.op == Op::kProjectQkv || c.op == Op::kAttend; }
+/// What a page holds, as floats.
+void append_cells(const Ring& ring, const std::vector<std::byte>& page, std::vector<float>& out) {
+  const std::size_t rows = 2 * static_cast<std::size_t>(ring.heads) * kRingPage;
+  const auto dim = static_cast<std::size_t>(ring.head_dim);
+  for (std::size_t i = 0; i < rows * dim; ++i) {
+    if (ring.bits == 8) {
+      float scale = 0.0F;
+      std::memcpy(&scale, page.data() + rows * dim + i / dim * sizeof scale, sizeof scale);
+      out.push_back(scale * static_cast<float>(static_cast<std::int8_t>(page[i])));
+    } else {
+      std::uint16_t cell = 0;
+      std::memcpy(&cell, page.data() + 2 * i, sizeof cell);
+      out.push_back(from_bf16_bits(cell));
+    }
+  }
+}
+
+bool attends(const Case& c) { return c.op == Op::kAttend || c.op == Op::kAttendProject; }
+bool has_ring(const Case& c) { return c.op == Op::kProjectQkv || attends(c); }
 bool has_window(const Case& c) { return c.op == Op::kConv || c.op == Op::kConvTranspose; }
 
 }  // namespace
@@ -117,10 +136,11 @@ struct CaseRun::Parts {
   WeightPtr norm;
   std::vector<Ring> rings;  // per copy
   std::vector<std::unique_ptr<Memory>> memories;
-  std::vector<std::vector<const Memory*>> pages;  // per ring
-  Place x, y, at, made, tokens;
-  std::size_t results = 0;  // floats at y
-  bool integers = false;    // results are int32 at tokens
+  std::vector<std::vector<Memory*>> pages;  // per ring
+  Place x, y, at, made, tokens, between;
+  std::vector<std::pair<Memory*, std::vector<float>>> at_first;  // of what calls change
+  std::size_t results = 0;                                       // floats at y
+  bool integers = false;                                         // results are int32 at tokens
 
   Memory& allocate(Ops& ops, std::size_t bytes, Use use = Use::kState) {
     memories.push_back(ops.allocate(std::max<std::size_t>(bytes, 64), use));
@@ -137,51 +157,70 @@ struct CaseRun::Parts {
     for (float& value : values) value = random.uniform(scale);
     return {&put(ops, values), 0};
   }
+  /// In [-1, 1]; reset() fills it so again.
+  Place fill_again(Ops& ops, Random& random, std::size_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) value = random.uniform(1.0F);
+    Memory& memory = put(ops, values);
+    at_first.emplace_back(&memory, std::move(values));
+    return {&memory, 0};
+  }
 };
 
 CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
-    : ops_(ops), case_(what), parts_(std::make_unique<Parts>()) {
+    : ops_(ops), case_(what), copies_(copies), parts_(std::make_unique<Parts>()) {
   Random random(seed);
   Parts& p = *parts_;
   const Case& c = case_;
   const auto columns = static_cast<std::size_t>(c.columns);
   const auto size = [](int value) { return static_cast<std::size_t>(value); };
 
-  for (int copy = 0; copy < copies; ++copy) {
-    switch (c.op) {
-      case Op::kProject:
-      case Op::kProjectQkv:
-        p.weights.push_back(ops.matrix(matrix(random, c)));
-        break;
-      case Op::kLinear:
-        p.weights.push_back(ops.linear(halves(random, {c.n, c.k}, 0.0F, std::sqrt(3.0F / static_cast<float>(c.k)))));
-        break;
-      case Op::kConv:
-      case Op::kConvTranspose: {
-        const float scale = std::sqrt(3.0F / static_cast<float>(c.in * c.kernel));
-        const bool transposed = c.op == Op::kConvTranspose;
-        const Conv conv{halves(random, {transposed ? c.in : c.out, transposed ? c.out : c.in, c.kernel}, 0.0F, scale),
-                        floats(random, {c.out}, 0.0F, 0.1F)};
-        p.weights.push_back(transposed ? ops.conv_transpose(conv, c.stride) : ops.conv(conv, c.stride, c.dilation));
-        break;
-      }
-      case Op::kQuantize:
-        p.each = size(c.n);
-        for (int level = 0; level < c.n; ++level) {
-          p.weights.push_back(
-              ops.codebook({floats(random, {kBins, c.k}, 0.0F, 1.0F), floats(random, {kBins}, 1.0F, 0.1F)}));
-        }
-        break;
-      case Op::kAttend:
-      case Op::kSample:
-      case Op::kSelect:
-        break;
+  // All copies hold the same values.
+  const auto add = [&](const std::function<WeightPtr()>& make) {
+    for (int copy = 0; copy < copies; ++copy) p.weights.push_back(make());
+  };
+  switch (c.op) {
+    case Op::kProject:
+    case Op::kProjectQkv:
+    case Op::kAttendProject: {
+      const Matrix m = matrix(random, c);
+      add([&] { return ops.matrix(m); });
+      break;
     }
+    case Op::kLinear: {
+      const TensorView m = halves(random, {c.n, c.k}, 0.0F, std::sqrt(3.0F / static_cast<float>(c.k)));
+      add([&] { return ops.linear(m); });
+      break;
+    }
+    case Op::kConv:
+    case Op::kConvTranspose: {
+      const float scale = std::sqrt(3.0F / static_cast<float>(c.in * c.kernel));
+      const bool transposed = c.op == Op::kConvTranspose;
+      const Conv conv{halves(random, {transposed ? c.in : c.out, transposed ? c.out : c.in, c.kernel}, 0.0F, scale),
+                      floats(random, {c.out}, 0.0F, 0.1F)};
+      add([&] { return transposed ? ops.conv_transpose(conv, c.stride) : ops.conv(conv, c.stride, c.dilation); });
+      break;
+    }
+    case Op::kQuantize: {
+      p.each = size(c.n);
+      std::vector<RvqLevel> levels;
+      for (int level = 0; level < c.n; ++level) {
+        levels.push_back({floats(random, {kBins, c.k}, 0.0F, 1.0F), floats(random, {kBins}, 1.0F, 0.1F)});
+      }
+      for (int copy = 0; copy < copies; ++copy) {
+        for (const RvqLevel& level : levels) p.weights.push_back(ops.codebook(level));
+      }
+      break;
+    }
+    case Op::kAttend:
+    case Op::kSample:
+    case Op::kSelect:
+      break;
   }
 
   if (has_ring(c)) {
     Ring ring;
-    ring.bits = c.op == Op::kAttend ? c.bits : 16;
+    ring.bits = c.op == Op::kAttend ? c.bits : c.kv_bits;
     ring.heads = c.heads;
     ring.head_dim = c.head_dim;
     ring.slots = (c.positions + kMaxColumns + kRingPage - 1) / kRingPage * kRingPage;
@@ -194,11 +233,13 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
       at[size(t)] = {position, position + 1 - c.positions, static_cast<std::int32_t>(position % ring.slots), 0};
     }
     p.at = {&p.put(ops, at, Use::kInput), 0};
-    for (int copy = 0; copy < (c.op == Op::kAttend ? copies : 1); ++copy) {
-      std::vector<const Memory*> pages;
+    std::vector<std::vector<std::byte>> values;
+    for (int i = 0; attends(c) && i < ring.slots / kRingPage; ++i) values.push_back(page_of(random, ring));
+    for (int copy = 0; copy < (attends(c) ? copies : 1); ++copy) {
+      std::vector<Memory*> pages;
       std::vector<std::byte*> table;
       for (int i = 0; i < ring.slots / kRingPage; ++i) {
-        pages.push_back(c.op == Op::kAttend ? &p.put(ops, page_of(random, ring)) : &p.allocate(ops, ring.page_bytes()));
+        pages.push_back(attends(c) ? &p.put(ops, values[size(i)]) : &p.allocate(ops, ring.page_bytes()));
         table.push_back(pages.back()->base);
       }
       ring.pages = {&p.put(ops, table), 0};
@@ -210,7 +251,7 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
   if (has_window(c)) {
     const int carried = c.op == Op::kConv ? (c.kernel - 1) * c.dilation + 1 - c.stride : 1;
     const int fresh = c.op == Op::kConv ? c.columns * c.stride : c.columns;
-    p.x = p.fill(ops, random, size(carried + fresh) * size(c.in), 1.0F);
+    p.x = p.fill_again(ops, random, size(carried + fresh) * size(c.in));  // it is carried
     p.results = columns * size(c.out) * (c.op == Op::kConvTranspose ? size(c.stride) : 1);
   } else if (c.op == Op::kQuantize) {
     p.x = p.fill(ops, random, size(c.k), 1.0F);
@@ -238,17 +279,38 @@ CaseRun::CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies)
     p.integers = true;
   } else {
     const std::size_t width = has_ring(c) ? size(c.heads) * size(c.head_dim) : size(c.n);
-    p.x = p.fill(ops, random, columns * (c.op == Op::kAttend ? width : size(c.k)), 1.0F);
+    p.x = p.fill(ops, random, columns * (attends(c) ? width : size(c.k)), 1.0F);
     p.results = columns * (c.epilogue == static_cast<int>(Epilogue::kSwiglu) ? width / 2 : width);
   }
   if (c.op == Op::kProject || c.op == Op::kProjectQkv) p.norm = ops.vector(floats(random, {c.k}, 1.0F, 0.2F));
-  if (!p.integers) p.y = p.fill(ops, random, p.results, 1.0F);  // kAdd adds to it
+  if (c.op == Op::kAttendProject) p.between = {&p.allocate(ops, size(c.k) * sizeof(float), Use::kScratch), 0};
+  if (!p.integers) {
+    p.y = p.fill_again(ops, random, p.results);  // kAdd adds to it
+  }
 }
 
 CaseRun::~CaseRun() = default;
 
 void CaseRun::run(int copy) {
   ops_.run({}, nullptr, [&] { call(copy); });
+}
+
+void CaseRun::run_all(const char* program, int rounds) {
+  ops_.run({program, case_.columns}, nullptr, [&] {
+    for (int round = 0; round < rounds; ++round) {
+      for (int copy = 0; copy < copies_; ++copy) call(copy);
+    }
+  });
+}
+
+void CaseRun::reset() {
+  Parts& p = *parts_;
+  for (const auto& [memory, values] : p.at_first) memory->write(0, values.size() * sizeof(float), values.data());
+  if (case_.op != Op::kProjectQkv) return;
+  for (Memory* page : p.pages[0]) {
+    const std::vector<std::byte> zeros(page->bytes);
+    page->write(0, zeros.size(), zeros.data());
+  }
 }
 
 void CaseRun::call(int copy) {
@@ -271,6 +333,10 @@ void CaseRun::call(int copy) {
       break;
     case Op::kAttend:
       ops_.attend(p.x, p.rings[at], p.at, c.columns, p.y);
+      break;
+    case Op::kAttendProject:
+      ops_.attend(p.x, p.rings[at], p.at, c.columns, p.between);
+      ops_.project(*p.weights[at], p.between, c.columns, {{}, static_cast<Epilogue>(c.epilogue), nullptr}, p.y);
       break;
     case Op::kConv:
     case Op::kConvTranspose:
@@ -303,10 +369,10 @@ std::vector<float> CaseRun::results() const {
   out.resize(p.results);
   p.y.memory->read(0, p.results * sizeof(float), out.data());
   if (case_.op == Op::kProjectQkv) {
-    std::vector<std::uint16_t> cells(p.rings[0].page_bytes() / 2);
+    std::vector<std::byte> bytes(p.rings[0].page_bytes());
     for (const Memory* page : p.pages[0]) {
-      page->read(0, cells.size() * 2, cells.data());
-      for (const std::uint16_t cell : cells) out.push_back(from_bf16_bits(cell));
+      page->read(0, bytes.size(), bytes.data());
+      append_cells(p.rings[0], bytes, out);
     }
   }
   return out;
@@ -322,6 +388,11 @@ std::size_t CaseRun::bytes(const Case& c) {
     case Op::kProject:
     case Op::kProjectQkv:
       return product_bytes(c);
+    case Op::kAttendProject: {
+      Case ring = c;
+      ring.bits = 16;
+      return product_bytes(c) + ring_bytes(ring);
+    }
     case Op::kLinear:
       return 2 * cells({c.n, c.k});
     case Op::kAttend:

@@ -12,13 +12,17 @@ namespace personaplex::ops {
 
 class CaseRun {
  public:
-  /// Inputs and weights depend on the case and the seed only. `copies` sets of weights (of keys and values), so that a
-  /// loop over them finds none in a cache.
+  /// Inputs and weights depend on the case and the seed only. `copies` equal sets of weights (of keys and values), so
+  /// that a loop over them finds none in a cache.
   CaseRun(Ops& ops, const Case& what, std::uint64_t seed, int copies = 1);
   ~CaseRun();
 
   /// One run of one call.
   void run(int copy = 0);
+  /// One run of `rounds` calls with each copy in turn, as a program of this name.
+  void run_all(const char* program, int rounds);
+  /// What calls change is as it was at first.
+  void reset();
   /// What the calls so far have made, as floats: results, then what was appended to the ring.
   std::vector<float> results() const;
   /// Bytes of weights, keys and values that one call reads.
@@ -29,6 +33,7 @@ class CaseRun {
   struct Parts;
   Ops& ops_;
   Case case_;
+  int copies_;
   std::unique_ptr<Parts> parts_;
 };
 

@@ -21,11 +21,21 @@ class Table {
     c.epilogue = static_cast<int>(epilogue);
     cases.push_back(c);
   }
-  void qkv(const std::string& name, int per_frame, int columns, int heads, int head_dim, int bits, int kv_positions) {
+  void qkv(const std::string& name, int per_frame, int columns, int heads, int head_dim, int bits, int kv_positions,
+           int kv_bits = 16) {
     Case c = matrix(Op::kProjectQkv, name, per_frame, columns, 3 * heads * head_dim, heads * head_dim, bits);
     c.heads = heads;
     c.head_dim = head_dim;
     c.positions = kv_positions;
+    c.kv_bits = kv_bits;
+    cases.push_back(c);
+  }
+  void attend_project(const std::string& name, int per_frame, int heads, int head_dim, int bits, int positions) {
+    Case c = matrix(Op::kAttendProject, name, per_frame, 1, heads * head_dim, heads * head_dim, bits);
+    c.epilogue = static_cast<int>(Epilogue::kAdd);
+    c.heads = heads;
+    c.head_dim = head_dim;
+    c.positions = positions;
     cases.push_back(c);
   }
   void linear(const std::string& name, int per_frame, int columns, int n, int k, Epilogue epilogue) {
@@ -79,7 +89,7 @@ class Table {
 
 void language_model(Table& t, const Config& c, int bits, int kv_bits, int context, int columns) {
   const int layers = c.num_layers;
-  t.qkv("temporal in_proj", layers, columns, c.num_heads, c.head_dim(), bits, context);
+  t.qkv("temporal in_proj", layers, columns, c.num_heads, c.head_dim(), bits, context, kv_bits);
   t.attend("temporal attention", layers, columns, c.num_heads, c.head_dim(), context, kv_bits);
   t.product("temporal out_proj", layers, columns, c.dim, c.dim, bits, Epilogue::kAdd);
   t.product("temporal linear_in", layers, columns, 2 * c.ffn_hidden(), c.dim, bits, Epilogue::kSwiglu);
@@ -135,8 +145,8 @@ void codec(Table& t, const Config& config) {
 }  // namespace
 
 const char* name_of(Op op) {
-  constexpr const char* kNames[] = {"project",        "project_qkv", "linear", "attend", "conv",
-                                    "conv_transpose", "quantize",    "sample", "select"};
+  constexpr const char* kNames[] = {"project", "project_qkv",    "attend_project", "linear", "attend",
+                                    "conv",    "conv_transpose", "quantize",       "sample", "select"};
   return kNames[static_cast<std::size_t>(op)];
 }
 
@@ -146,6 +156,31 @@ std::vector<Case> frame_cases(int bits, int kv_bits, int context, int columns) {
   language_model(t, config, bits, kv_bits, context, columns);
   if (columns == 1) codec(t, config);
   return t.cases;
+}
+
+std::vector<Case> tuning_cases(int bits, int kv_bits, int context, int columns) {
+  const Config config;
+  Table t;
+  language_model(t, config, bits, kv_bits, context, columns);
+  if (columns == 1) {
+    t.attend_project("depformer attention", config.codebooks() * config.depformer_num_layers,
+                     config.depformer_num_heads, config.depformer_head_dim(), bits, config.codebooks());
+    codec(t, config);
+  }
+  const auto same = [](const Case& a, const Case& b) {
+    return a.op == b.op && a.columns == b.columns && a.n == b.n && a.k == b.k && a.bits == b.bits &&
+           a.heads == b.heads && a.positions == b.positions && a.in == b.in && a.out == b.out && a.kernel == b.kernel &&
+           a.stride == b.stride && a.kv_bits == b.kv_bits;
+  };
+  std::vector<Case> out;
+  for (const Case& c : t.cases) {
+    const bool tuned = c.op != Op::kQuantize && c.op != Op::kSample;
+    // A ring of the depformer's goes with the projection, one of the codec's with its own kernel.
+    const bool apart = c.op != Op::kAttend || (c.positions > config.codebooks() && c.bits != 32);
+    const auto found = std::find_if(out.begin(), out.end(), [&](const Case& other) { return same(c, other); });
+    if (tuned && apart && found == out.end()) out.push_back(c);
+  }
+  return out;
 }
 
 std::vector<Case> ragged_cases() {
@@ -158,6 +193,7 @@ std::vector<Case> ragged_cases() {
       t.product("ragged", 0, columns, 7, 1088, bits, Epilogue::kGelu);
       t.qkv("ragged", 0, columns, 3, 32, bits, 21);
       t.qkv("ragged", 0, columns, 5, 64, bits, 8);
+      t.qkv("ragged", 0, columns, 3, 64, bits, 21, 8);
     }
     for (const int bits : {8, 16, 32}) {
       t.attend("ragged", 0, columns, 3, 6, 11, bits);
@@ -167,6 +203,10 @@ std::vector<Case> ragged_cases() {
     t.linear("ragged", 0, columns, 35, 20, Epilogue::kStore);
     t.linear("ragged", 0, columns, 70, 33, Epilogue::kGelu);
     t.linear("ragged", 0, columns, 66, 130, Epilogue::kAdd);
+  }
+  for (const int bits : {4, 8, 16}) {
+    t.attend_project("ragged", 0, 4, 24, bits, 9);
+    t.attend_project("ragged", 0, 3, 64, bits, 32);
   }
   t.product("ragged", 0, 2, 7, 101, 16, Epilogue::kStore);  // a K that no group divides stays at 16 bits
   for (const int columns : {1, 5, 30}) {

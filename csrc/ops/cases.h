@@ -10,6 +10,7 @@ namespace personaplex::ops {
 enum class Op : std::uint8_t {
   kProject,
   kProjectQkv,
+  kAttendProject,  // an attention over few positions, and the projection of its result
   kLinear,
   kAttend,
   kConv,
@@ -31,12 +32,16 @@ struct Case {
   int bits = 16, group = 0;                                   // of the matrix; of keys and values
   int epilogue = 0;                                           // ops::Epilogue of a product
   int heads = 0, head_dim = 0, positions = 0;                 // positions: those visible
+  int kv_bits = 16;                                           // of the ring that project_qkv appends to
   int in = 0, out = 0, kernel = 0, stride = 1, dilation = 1;  // convolution: `columns` outputs
 };
 
 /// The operations of a frame of the full-size model, with weights of `bits` (4, 8, 16) and keys and values of `kv_bits`
 /// (16, 8), seeing `context` positions; `columns` of the language model's (1; more in a prefill).
 std::vector<Case> frame_cases(int bits, int kv_bits, int context, int columns);
+
+/// Those whose work a GPU can share out in several ways, each size once.
+std::vector<Case> tuning_cases(int bits, int kv_bits, int context, int columns);
 
 /// Small ones, with sizes that no vector and no block divides.
 std::vector<Case> ragged_cases();

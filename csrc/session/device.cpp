@@ -1,4 +1,4 @@
-// csrc/session/device.cpp: MLX's devices, and NVIDIA GPUs without MLX.
+// csrc/session/device.cpp: MLX's devices, and GPUs without MLX.
 #include "session/device.h"
 
 #include <mlx/backend/cuda/cuda.h>
@@ -22,6 +22,7 @@ namespace mx = mlx::core;
 
 #ifdef PERSONAPLEX_METAL
 constexpr std::chrono::milliseconds kKeepWarm{20};  // a quarter of a frame
+constexpr std::chrono::seconds kRestAfter{3};
 #endif
 
 /// A kind of GPU: MLX's is for the graph engine, our queue for the fused one.
@@ -30,7 +31,8 @@ struct Kind {
   bool (*in_mlx)();
   bool (*is_here)(const ModelOptions&);  // a GPU that our queue may be able to use
   std::unique_ptr<gpu::Queue> (*open)(const ModelOptions&);
-  const char* for_mlx;  // what to install, for the graph engine
+  const char* for_mlx;   // what to install, for the graph engine
+  const char* unproven;  // why engine "auto" prefers MLX's, where it has one; null: it does not
 };
 
 bool metal_is_here(const ModelOptions&) {
@@ -43,7 +45,7 @@ bool metal_is_here(const ModelOptions&) {
 
 std::unique_ptr<gpu::Queue> open_metal(const ModelOptions&) {
 #ifdef PERSONAPLEX_METAL
-  return gpu::make_metal_queue({.sources = gpu::metal_sources(), .keep_warm = kKeepWarm});
+  return gpu::make_metal_queue({.sources = gpu::metal_sources(), .keep_warm = kKeepWarm, .rest_after = kRestAfter});
 #else
   throw DeviceError("[MetalQueue] expected a Mac with Apple silicon.");
 #endif
@@ -58,8 +60,10 @@ std::unique_ptr<gpu::Queue> open_cuda(const ModelOptions& options) {
                                .driver = options.cuda.driver});
 }
 
-constexpr Kind kMetal{"metal", mx::metal::is_available, metal_is_here, open_metal, "a Mac's own mlx"};
-constexpr Kind kCuda{"cuda", mx::cu::is_available, cuda_is_here, open_cuda, "mlx[cuda13]"};
+constexpr Kind kMetal{"metal",           mx::metal::is_available,
+                      metal_is_here,     open_metal,
+                      "a Mac's own mlx", "its kernels have not been run on a Mac yet; engine='fused' runs them"};
+constexpr Kind kCuda{"cuda", mx::cu::is_available, cuda_is_here, open_cuda, "mlx[cuda13]", nullptr};
 
 bool has(const Kind& kind, const ModelOptions& options) { return kind.in_mlx() || kind.is_here(options); }
 
@@ -86,11 +90,13 @@ Device open(const Kind& kind, const ModelOptions& options) {
   const std::string missing = std::string("[load] device '") + kind.name + "' is not available: ";
   if (graph_only(options)) {
     if (mlx) return mlx_gpu(kind, "");
-    throw DeviceError(missing +
-                      "the graph engine was asked for, and this MLX offers cpu. Leave engine and dtype at 'auto', which "
-                      "needs no MLX for the GPU, or install " +
-                      kind.for_mlx + ".");
+    throw DeviceError(
+        missing +
+        "the graph engine was asked for, and this MLX offers cpu. Leave engine and dtype at 'auto', which "
+        "needs no MLX for the GPU, or install " +
+        kind.for_mlx + ".");
   }
+  if (mlx && kind.unproven != nullptr && options.engine == "auto") return mlx_gpu(kind, kind.unproven);
   Device device;
   device.kind = kind.name;
   try {

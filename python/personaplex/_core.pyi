@@ -226,11 +226,66 @@ class KernelCase:
 def frame_cases(bits: int = 4, kv_bits: int = 16, context: int = 250, columns: int = 1) -> list[KernelCase]:
     """The operations of a full-size frame; those of a prefill where columns is more than 1."""
 
+def tuning_cases(bits: int = 4, kv_bits: int = 16, context: int = 250, columns: int = 1) -> list[KernelCase]:
+    """Those whose work a GPU can share out in several ways, each size once."""
+
 def ragged_cases() -> list[KernelCase]:
     """The small odd sizes of the tests."""
 
 def time_case(case: KernelCase, instruction_set: str = "", threads: int = 0, repeats: int = 50) -> list[float]:
     """Microseconds of each call on this processor; "" is the fastest instruction set."""
+
+class Tile:
+    """How an operation is shared out on a GPU; see kernels/README.md."""
+
+    @property
+    def tile(self) -> str: ...
+    @property
+    def simdgroups(self) -> int: ...
+    @property
+    def split(self) -> int: ...
+    @property
+    def passes(self) -> int: ...
+
+class CaseTuner:
+    """A case on a GPU, with more weights than its cache holds. `job` and `chosen` are None where there is no choice."""
+
+    @property
+    def job(self) -> dict[str, str | int] | None: ...  # op, bits, n, k, columns, whole
+    @property
+    def tiles(self) -> list[Tile]: ...  # that it could have; the first is the rule's
+    @property
+    def chosen(self) -> Tile | None: ...  # by the table in use
+    @property
+    def copies(self) -> int: ...  # sets of weights
+    def time(self, tile: Tile | None = None, repeats: int = 5) -> list[float]:
+        """Microseconds of a call in each run of a list of calls; None is the table's tile. ValueError for a tile that
+        the GPU cannot run."""
+
+    def distance(self, tile: Tile) -> float:
+        """||a - b|| / ||b|| of its result and the one with the rule's tile."""
+
+class GpuBench:
+    """A GPU to be timed: auto, gpu, metal or cuda. DeviceError where there is none."""
+
+    def __init__(self, device: str = "auto", nvrtc: str = "", kernel_cache: str = "") -> None: ...
+    @property
+    def kind(self) -> str: ...  # metal, cuda
+    @property
+    def device_name(self) -> str: ...
+    @property
+    def family(self) -> str: ...  # whose table it uses
+    def read_bandwidth(self, megabytes: int = 1024, passes: int = 5) -> dict[str, list[float]]:
+        """GB/s of each pass over its memory, by name of the kernel that reads."""
+
+    def prepare(self, bits: Sequence[int]) -> None:
+        """Compiles the kernels that products with weights of these bits choose among."""
+
+    def tuner(self, case: KernelCase) -> CaseTuner:
+        """WeightsError where PERSONAPLEX_TUNING names no table."""
+
+def check_tuning(text: str, where: str) -> int:
+    """How many jobs a table of tiles has. WeightsError, with every key that is wrong, where it is none."""
 
 def devices() -> dict[str, bool]:
     """Which of cpu, metal, cuda there are here: for MLX, or an NVIDIA GPU with its driver."""

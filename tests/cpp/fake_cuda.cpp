@@ -89,7 +89,11 @@ EXPORT Result cuDeviceGetName(char* name, int size, Device) {
   return std::strncpy(name, "Fake GPU", static_cast<std::size_t>(size)), kSuccess;
 }
 EXPORT Result cuDeviceGetAttribute(int* value, int attribute, Device) {
-  *value = attribute == kMajorAttribute ? now->major : attribute == kMinorAttribute ? now->minor : 4;
+  const std::map<int, int> values = {{kMajorAttribute, now->major},
+                                     {kMinorAttribute, now->minor},
+                                     {kCacheAttribute, now->cache_bytes},
+                                     {kCoresAttribute, 4}};
+  *value = values.at(attribute);
   return kSuccess;
 }
 EXPORT Result cuDevicePrimaryCtxRetain(Context* context, Device) { return create(context); }

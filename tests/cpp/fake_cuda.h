@@ -18,6 +18,7 @@ struct FakeCuda {
   int driver_version = 13000;
   int devices = 1;
   int major = 9, minor = 0;
+  int cache_bytes = 1 << 20;
   int nvrtc_major = 13;
   std::vector<int> archs = {75, 80, 86, 90, 100};
   std::size_t free_bytes = std::size_t{1} << 30;

@@ -117,6 +117,8 @@ TEST_CASE("cuda: memory is zero, reads what was written, copies between kinds") 
     const auto queue = make_cuda_queue(options());
     CHECK(queue->device_name() == "Fake GPU");
     CHECK(queue->free_bytes() == fake.free_bytes);
+    CHECK(queue->cache_bytes() == static_cast<std::size_t>(fake.cache_bytes));
+    CHECK_FALSE(queue->has("no such kernel"));
     std::vector<char> got(100), put(100);
     std::iota(put.begin(), put.end(), 1);
     for (const auto use : {ops::Use::kScratch, ops::Use::kInput, ops::Use::kOutput, ops::Use::kState}) {

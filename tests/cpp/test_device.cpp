@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "fake_cuda.h"
 #include "gpu/kernel_source.h"
+#include "gpu/obstacle.h"
 #include "graph/op.h"
 #include "session/choose_engine.h"
 #include "session/device.h"
@@ -90,6 +91,22 @@ TEST_CASE("device: auto takes a GPU for the fused engine, with every kernel's te
   auto with_threads = options("auto");
   with_threads.threads = 2;
   CHECK(open_device(with_threads).kind == "cpu");
+}
+
+TEST_CASE("device: what the kernels cannot run is known before the upload") {
+  CHECK(gpu::obstacle(Config{}).empty());
+  const auto of = [](const std::function<void(Config&)>& change) {
+    Config c;
+    change(c);
+    return gpu::obstacle(c);
+  };
+  CHECK(of([](Config& c) { c.mimi.dimension = 1024; }) ==
+        "its GPU kernels take a Mimi dimension of at most 512, and this model's is 1024");
+  CHECK(has(of([](Config& c) { c.mimi.quantizer_dimension = 513; }), "codewords of at most 512"));
+  CHECK(has(of([](Config& c) { c.mimi.num_heads = 2; }), "a head size in Mimi of at most 128"));
+  CHECK(has(of([](Config& c) { c.mimi.num_heads = 256; }), "a multiple of 4 values, and this model's have 2"));
+  CHECK(has(of([](Config& c) { c.mimi.context = 512; }), "a Mimi context of at most 511"));
+  CHECK(has(of([](Config& c) { c.depformer_dim = 1020; }), "a depformer_dim that is a multiple of 8"));
 }
 
 TEST_CASE("device: without NVRTC auto takes the CPU and says why") {

@@ -13,6 +13,7 @@
 #include <numeric>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -305,7 +306,7 @@ TEST_CASE("metal: errors of kernels and dispatches") {
   refused([](Dispatch& d) { d.threads = 1056; }, "add_f32: expected a multiple of 32 up to 1024");
   refused([](Dispatch& d) { d.groups[2] = 0; }, "add_f32: expected at least one threadgroup.");
   refused([](Dispatch& d) { d.params.resize(4100); }, "add_f32: expected at most 30 arguments and 4096 bytes");
-  refused([](Dispatch& d) { d.arguments[1].offset = 8; }, "add_f32: argument 1: expected an offset");
+  refused([](Dispatch& d) { d.arguments[1].offset = 6; }, "add_f32: argument 1: expected an offset");
   refused([](Dispatch& d) { d.arguments[1].bytes = 65; },
           "add_f32: argument 1: expected a range within its memory of 64 bytes, got 65 from 0.");
   refused([](Dispatch& d) { d.arguments[0].written = true; },
@@ -339,6 +340,36 @@ TEST_CASE("metal: memory and lists may outlive their queue; a GPU that is kept w
   CHECK(floats(y)[0] == 5);
   queue.reset();
   CHECK(values(y, 1)[0] == 5);
+}
+
+TEST_CASE("metal: a GPU that is not used any more is left to sleep") {
+  const Mac mac;
+  using std::chrono::milliseconds;
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point end = Clock::now() + std::chrono::seconds(30);
+  const auto wait = [&] {
+    REQUIRE(Clock::now() < end);
+    std::this_thread::sleep_for(milliseconds(1));
+  };
+  MetalOptions o = options();
+  o.keep_warm = milliseconds(1);
+  o.rest_after = milliseconds(100);
+  const auto queue = make_metal_queue(o);
+  const auto x = queue->allocate(64, ops::Use::kInput), y = queue->allocate(64, ops::Use::kOutput);
+  const auto list = queue->record({make(*queue, "add_f32", {reads(x), writes(y)}, {16, 1.0F})});
+  const std::size_t before = metalsim::objc::dispatches();
+  for (int i = 0; i < 50; ++i) wait();
+  CHECK(metalsim::objc::dispatches() == before);  // nothing has run yet
+  for (int round = 0; round < 2; ++round) {
+    queue->run(*list, nullptr);
+    const std::size_t ran = metalsim::objc::dispatches();
+    while (metalsim::objc::dispatches() < ran + 3) wait();
+    std::size_t seen = 0;
+    for (int still = 0; still < 150; ++still) {
+      wait();
+      if (std::exchange(seen, metalsim::objc::dispatches()) != seen) still = 0;
+    }
+  }
 }
 
 TEST_CASE("metal: a forked child is told so") {

@@ -224,7 +224,7 @@ def test_kernels_are_timed_one_a_line(capsys, monkeypatch, tmp_path):
         (["--only", "nothing"], "no case has 'nothing'"),
         (["--instruction-set", "abacus", "--ragged"], "expected an instruction set of this machine (portable"),
         (["--columns", "33"], "1 to 32 columns, got 4, 16, 250 and 33"),
-        (["--repeats", "0", "--ragged"], "repeats of 1 or more"),
+        (["--repeats", "0", "--ragged"], "--repeats must be 1 or more, not 0"),
         (["--save", "a/b"], "--save takes a name"),
     ],
 )

@@ -35,7 +35,9 @@ def code(files: dict[str, str]) -> dict[str, list[str]]:
 
 def test_embeds_every_kernel_whichever_compiler_preprocesses(tmp_path):
     first, *others = [embed(tmp_path / str(i), compiler) for i, compiler in enumerate(COMPILERS)]
-    assert set(first) == {"metal_sources.cpp", "cuda_sources.cpp"}
+    assert set(first) == {"metal_sources.cpp", "cuda_sources.cpp", "tuning_tables.cpp"}
+    for path in (ROOT / "kernels" / "tuning").glob("*.json"):
+        assert f'{{"{path.stem}", R"msl({path.read_text("utf-8")})msl"}}' in first["tuning_tables.cpp"]
     for path in (ROOT / "kernels").glob("*.metal"):
         assert path.read_text("utf-8") in first["metal_sources.cpp"]
         assert f'{{"{path.name}", ' in first["cuda_sources.cpp"]
@@ -48,6 +50,14 @@ def test_takes_any_text_as_it_is(tmp_path):
     made = embed(tmp_path / "out", COMPILERS[0], kernel)
     assert f'R"msl_({kernel.read_text()})msl_", {{"odd"}}' in made["metal_sources.cpp"]
     assert 'extern "C" __global__ void odd(' in made["cuda_sources.cpp"]
+
+
+def test_a_table_that_is_no_json_stops_the_build(tmp_path):
+    table = tmp_path / "odd.json"
+    table.write_text('{"jobs": [}')
+    done = run(EMBED, "--compiler", COMPILERS[0], "--out", tmp_path / "out", *(ROOT / "kernels").glob("read*"), table)
+    assert done.returncode == 1
+    assert "odd.json: " in done.stderr
 
 
 def test_a_kernel_that_cannot_be_translated_stops_the_build(tmp_path):

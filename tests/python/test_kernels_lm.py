@@ -60,7 +60,8 @@ def make_matrix(rng: np.random.Generator, name: str, n: int, k: int, group: int 
     if name == "bf16":
         bits = to_bf16(floats(rng, n, k))
         nothing = np.zeros(8, np.uint16)
-        return Matrix([fixed(bits), fixed(nothing), fixed(nothing)], from_bf16(bits).astype(np.float64), 6)
+        padded = np.pad(bits, ((0, 0), (0, -k % 8)))
+        return Matrix([fixed(padded), fixed(nothing), fixed(nothing)], from_bf16(bits).astype(np.float64), 6)
     bits = int(name[1])
     q = rng.integers(0, 1 << bits, (n, k))
     per_word = 32 // bits
@@ -125,6 +126,9 @@ PROJECT = [
     ("bf16", 64, 23, 520, 1, "r4_c1", 4, 4, 2),
     ("bf16", 64, 11, 4104, 1, "r1_c1", 4, 2, 1),
     ("bf16", 64, 14, 200, 8, "c8", 2, 1, 1),
+    ("bf16", 64, 12, 68, 1, "r2_c1", 2, 1, 1),
+    ("bf16", 64, 9, 4096 + 67, 1, "r4_c1", 2, 2, 2),
+    ("bf16", 64, 10, 101, 5, "c8", 2, 1, 1),
 ]
 
 

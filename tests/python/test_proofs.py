@@ -20,9 +20,10 @@ import proofs  # noqa: E402
         (["clone", "--context", "20", "--repeats", "3"], r"[\d.]+ ms at 20 frames, slowest of 3 [\d.]+ ms"),
         (["competitor", "--context", "20", "--repeats", "1", "--frames", "3"], r".* alone: [\d.]+ times as long"),
         (["prefill", "--columns", "40", "--repeats", "1"], r".* of a 40-frame prompt, .* one by one: [\d.]+ of it"),
-        (["soak", "--minutes", "0.005"], r"[1-9]\d* frames in 0.005 minutes, p50 .* keys and values of these frames"),
+        (["soak", "--minutes", "0.005"], r"[1-9]\d* frames in [\d.e-]+ minutes, p50 .* keys and values of"),
+        (["soak", "--frames", "25"], r"30 frames in [\d.e-]+ minutes, p50 .* keys and values of"),
     ],
-    ids=["load", "clone", "competitor", "prefill", "soak"],
+    ids=["load", "clone", "competitor", "prefill", "soak", "soak-frames"],
 )
 def test_every_proof_is_a_line(options, line, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["proofs.py", *options])

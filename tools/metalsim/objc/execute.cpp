@@ -4,14 +4,20 @@
 //   resident METALSIM_ORDER=reverse  runs what lies between two barriers backwards (forward is the default)
 //   METALSIM_LOG=1          lists the dispatches
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <string_view>
+#include <utility>
 
 #include "commands.h"
+#include "metalsim_objc.h"
 
 namespace metalsim::objc {
 namespace {
+
+std::atomic<std::size_t> run{0};  // dispatches
 
 /// What a dispatch did to memory.
 struct Trace {
@@ -53,6 +59,36 @@ std::string hazard(const Trace& first, const Trace& second) {
     }
   }
   return {};
+}
+
+/// That of any two dispatches of which one was encoded before the other.
+std::string hazard(const std::vector<Trace>& before, const std::vector<Trace>& after) {
+  for (const Trace& first : before) {
+    for (const Trace& second : after) {
+      if (std::string found = hazard(first, second); !found.empty()) return found;
+    }
+  }
+  return {};
+}
+
+/// For take_barriers().
+struct Seen {
+  std::mutex mutex;
+  bool wanted = false;
+  std::vector<Barrier> barriers;
+};
+Seen& seen() {
+  static auto* it = new Seen;
+  return *it;
+}
+
+/// Notes a barrier of which both sides have run.
+void note_barrier(const std::vector<Dispatch>& before, const std::vector<Trace>& did,
+                  const std::vector<Dispatch>& after, const std::vector<Trace>& does) {
+  const std::lock_guard<std::mutex> lock(seen().mutex);
+  if (!seen().wanted) return;
+  seen().barriers.push_back(
+      {before.empty() ? "" : name(before.back()), after.empty() ? "" : name(after.front()), hazard(did, does)});
 }
 
 /// A buffer that a dispatch touched and the GPU may not have had.
@@ -98,6 +134,7 @@ std::string launch_one(const Dispatch& d, bool reverse, Record* record) {
     std::fprintf(stderr, "metalsim: %s <%u %u %u> x <%u %u %u>\n", name(d).c_str(), how.groups[0], how.groups[1],
                  how.groups[2], how.threads[0], how.threads[1], how.threads[2]);
   }
+  ++run;
   return launch(*d.pipeline->function->kernel, how, record);
 }
 
@@ -111,6 +148,8 @@ std::string execute(const CommandBuffer& commands) {
   const char* order = std::getenv("METALSIM_ORDER");
   const bool reverse = order && std::string_view(order) == "reverse";
   for (const Pass& pass : commands.passes) {
+    const std::vector<Dispatch>* before = nullptr;
+    std::vector<Trace> did;
     for (const auto& interval : pass.intervals) {
       std::vector<Trace> traces;
       for (std::size_t i = 0; i < interval.size(); ++i) {
@@ -123,9 +162,20 @@ std::string execute(const CommandBuffer& commands) {
         if (!fault.empty()) return fault;
         traces.push_back(std::move(now));
       }
+      if (check && before) note_barrier(*before, did, interval, traces);
+      before = &interval;
+      did = std::move(traces);
     }
   }
   return {};
+}
+
+std::size_t dispatches() { return run; }
+
+std::vector<Barrier> take_barriers() {
+  const std::lock_guard<std::mutex> lock(seen().mutex);
+  seen().wanted = true;
+  return std::exchange(seen().barriers, {});
 }
 
 }  // namespace metalsim::objc

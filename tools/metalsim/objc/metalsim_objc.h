@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 namespace metalsim::objc {
 
@@ -10,5 +11,18 @@ namespace metalsim::objc {
 std::size_t alive_objects();
 /// The same by class, "2 MTLBuffer, 1 NSString"; empty when there are none.
 std::string alive_classes();
+
+/// How many dispatches have been run.
+std::size_t dispatches();
+
+/// A barrier between dispatches that ran with METALSIM_CHECK.
+struct Barrier {
+  std::string before, after;  // the kernels next to it
+  /// What the dispatches since the barrier before it and those up to the barrier after it would do without it, in the
+  /// words of a missing barrier. Empty: nothing, by what they touched in this run.
+  std::string hazard;
+};
+/// The barriers that have been run since the last call, from the first call on.
+std::vector<Barrier> take_barriers();
 
 }  // namespace metalsim::objc

@@ -1,0 +1,37 @@
+// csrc/gpu/obstacle.cpp: the limits that kernels/*.metal state, as far as a model's sizes can go beyond them.
+#include "gpu/obstacle.h"
+
+#include <utility>
+#include <vector>
+namespace personaplex::gpu {
+
+std::string obstacle(const Config& config) {
+  constexpr int kMaxNormed = 512;    // kernels/codec_qkv.metal
+  constexpr int kMaxCodeword = 512;  // kernels/codec_quantize.metal
+  constexpr int kMaxHeadDim = 128;   // kernels/codec_attend.metal
+  constexpr int kMaxVisible = 511;   // the same, by one column of the two
+  constexpr int kEmbedValues = 8;    // kernels/lm_embed.metal
+  const MimiConfig& mimi = config.mimi;
+  const int head_dim = mimi.dimension / mimi.num_heads;
+  const auto most = [](const char* what, int limit, int got) {
+    return std::string("its GPU kernels take ") + what + " of at most " + std::to_string(limit) +
+           ", and this model's is " + std::to_string(got);
+  };
+  if (mimi.dimension > kMaxNormed) return most("a Mimi dimension", kMaxNormed, mimi.dimension);
+  if (mimi.quantizer_dimension > kMaxCodeword) return most("codewords", kMaxCodeword, mimi.quantizer_dimension);
+  if (head_dim > kMaxHeadDim) return most("a head size in Mimi", kMaxHeadDim, head_dim);
+  if (mimi.context > kMaxVisible) return most("a Mimi context", kMaxVisible, mimi.context);
+  if (head_dim % 4 != 0) {
+    return "its GPU kernels take heads in Mimi of a multiple of 4 values, and this model's have " +
+           std::to_string(head_dim);
+  }
+  for (const auto& [name, dim] : {std::pair{"dim", config.dim}, std::pair{"depformer_dim", config.depformer_dim}}) {
+    if (dim % kEmbedValues != 0) {
+      return std::string("its GPU kernels take a ") + name + " that is a multiple of " + std::to_string(kEmbedValues) +
+             ", and this model's is " + std::to_string(dim);
+    }
+  }
+  return "";
+}
+
+}  // namespace personaplex::gpu

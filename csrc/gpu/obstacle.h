@@ -1,0 +1,13 @@
+// csrc/gpu/obstacle.h: which models the GPU's kernels cannot run.
+#pragma once
+
+#include <string>
+
+#include "checkpoint/weights.h"
+
+namespace personaplex::gpu {
+
+/// Why not, as the end of a sentence; empty: they can.
+std::string obstacle(const Config& config);
+
+}  // namespace personaplex::gpu
