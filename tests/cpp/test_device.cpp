@@ -183,9 +183,9 @@ TEST_CASE("device: kernels are in the binary, as Metal and as CUDA, under the sa
   REQUIRE(metal.size() < cuda.size());
   CHECK(metal.size() > 10);
   for (std::size_t i = metal.size(); i < cuda.size(); ++i) {
-    CHECK(cuda[i].capability == 80);
+    CHECK(cuda[i].capability >= 80);
     CHECK(cuda[i].text.find("#include") == std::string::npos);
-    CHECK(cuda[i].kernels.size() > 10);
+    CHECK_FALSE(cuda[i].kernels.empty());
   }
   for (std::size_t i = 0; i < metal.size(); ++i) {
     CHECK(metal[i].file == cuda[i].file);
