@@ -47,7 +47,7 @@ def insert(page: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str
 
 def _machine(result: dict[str, Any]) -> str:
     if result["device"] != "cpu" or "machine" not in result:
-        return str(result["device_name"])
+        return str(result.get("machine", result)["device_name"])
     return f"{result['machine']['processor']}, {result['machine']['cores']} cores"
 
 
