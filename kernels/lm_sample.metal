@@ -6,14 +6,13 @@
 // unless all are NaN, and counts as minus infinity for the top_k.
 //
 // Buffers: 0 logits float [n], read as words; 1 draw, Draw; 2 token int32, written; 3 params.
-// Work: one threadgroup of 128, 256, 512 or 1024 threads: few are fast for few logits. n < 2^22.
+// Work: one threadgroup of exactly 1024 threads. n < 2^22.
 // host_names: sample
 //
 // Logits are compared as integers in the order of the floats. The k-th largest is found digit by digit from the top
 // (11, 11 and 10 bits of the key, 11 and 11 of the index, since the first of those that tie are taken), with a
 // histogram each, until so few are left that each can count those before it: with logits as models have them, after one
 // digit. All that may be drawn is then in threadgroup memory, and only that runs for the token.
-// Where there are many logits, those that are counted at all are found first, from the largest one of every thread.
 //
 // Nothing is repeated by unrolling what runs once: a lone threadgroup waits for its instructions, too.
 #include <metal_stdlib>
@@ -39,9 +38,10 @@ struct Draw {  // ops::Draw
   ulong frame;
 };
 
+constant constexpr int THREADS = 1024;
 constant constexpr int BINS = 2048;
 constant constexpr int MOST_LISTED = 1536;  // that may be drawn
-constant constexpr uint FEW = 512;          // that count for themselves
+constant constexpr uint FEW = 512;          // that count for themselves, two threads each
 constant constexpr uint INFINITE = 0x7F800000u;
 constant constexpr uint LOWEST = 0x007FFFFFu;  // the key of minus infinity
 
@@ -68,12 +68,10 @@ METAL_FUNC void keep_best(uint key, uint index, uint lane, uint sg, threadgroup 
 }
 
 /// and after a barrier the best of all, in all threads.
-METAL_FUNC Best best_of(uint lane, uint simdgroups, threadgroup const uint* keys, threadgroup const uint* indices) {
-  const bool here = lane < simdgroups;
-  const uint key = here ? keys[lane] : 0u;
+METAL_FUNC Best best_of(uint lane, threadgroup const uint* keys, threadgroup const uint* indices) {
   Best best;
-  best.key = simd_max(key);
-  best.index = simd_min(here && key == best.key ? indices[lane] : 0xFFFFFFFFu);
+  best.key = simd_max(keys[lane]);
+  best.index = simd_min(keys[lane] == best.key ? indices[lane] : 0xFFFFFFFFu);
   return best;
 }
 
@@ -99,30 +97,20 @@ METAL_FUNC uint inverted(int i) { return 0x3FFFFFu - uint(i); }
 /// From a histogram of the next digit, that of the last that is taken: the bound then knows `digit_mask` << shift too.
 /// All have counted (barrier) when this begins.
 METAL_FUNC void narrow(thread Bound& bound, int shift, uint digit_mask, bool by_index, uint lid, uint lane, uint sg,
-                       uint simdgroups, threadgroup atomic_uint* histogram, threadgroup uint* parts,
-                       threadgroup uint* chosen) {
-  // A thread has some bins, from the top: how many are before them?
-  const uint own = uint(BINS / 32) / simdgroups;
-  const uint high = uint(BINS - 1) - own * lid;
-  uint inside = 0u;
-#pragma unroll 2
-  for (uint i = 0u; i < own; i++) inside += atomic_load_explicit(&histogram[high - i], memory_order_relaxed);
-  uint before = simd_prefix_exclusive_sum(inside);
-  if (lane == 31u) parts[sg] = before + inside;
+                       threadgroup atomic_uint* histogram, threadgroup uint* parts, threadgroup uint* chosen) {
+  // Two bins a thread, from the top: how many are before them?
+  const uint high = uint(BINS - 1) - 2u * lid;
+  const uint in_high = atomic_load_explicit(&histogram[high], memory_order_relaxed);
+  const uint in_low = atomic_load_explicit(&histogram[high - 1u], memory_order_relaxed);
+  uint before = simd_prefix_exclusive_sum(in_high + in_low);
+  if (lane == 31u) parts[sg] = before + in_high + in_low;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   before += simd_sum(lane < sg ? parts[lane] : 0u);
-  if (before < bound.places && bound.places <= before + inside) {
-    uint bin = high;
-    uint in_bin = atomic_load_explicit(&histogram[bin], memory_order_relaxed);
-#pragma unroll 1
-    while (before + in_bin < bound.places) {
-      before += in_bin;
-      bin--;
-      in_bin = atomic_load_explicit(&histogram[bin], memory_order_relaxed);
-    }
-    chosen[0] = bin;
-    chosen[1] = bound.places - before;
-    chosen[2] = in_bin;
+  if (before < bound.places && bound.places <= before + in_high + in_low) {
+    const bool in_first = bound.places <= before + in_high;
+    chosen[0] = in_first ? high : high - 1u;
+    chosen[1] = bound.places - before - (in_first ? 0u : in_high);
+    chosen[2] = in_first ? in_high : in_low;
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
   const uint digit = chosen[0] << uint(shift);
@@ -183,8 +171,7 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
     constant SampleParams& p [[buffer(3)]],
     uint lid [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]],
-    uint sg [[simdgroup_index_in_threadgroup]],
-    uint simdgroups [[simdgroups_per_threadgroup]]) {
+    uint sg [[simdgroup_index_in_threadgroup]]) {
   threadgroup atomic_uint histogram[BINS];
   threadgroup uint listed[MOST_LISTED];  // indices: rivals of the bound from the front, what is taken from the back
   threadgroup uint listed_keys[MOST_LISTED];
@@ -193,8 +180,7 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   threadgroup uint best_indices[32];
   threadgroup uint chosen[3];
   threadgroup atomic_uint counts[2];
-  const int threads = int(simdgroups) * 32;
-  for (int i = int(lid); i < BINS; i += threads) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
+  for (int i = int(lid); i < BINS; i += THREADS) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
   if (lid < 2u) atomic_store_explicit(&counts[lid], 0u, memory_order_relaxed);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   AWAIT_INPUTS();
@@ -208,30 +194,27 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   }
 
   const bool limited = top_k > 0 && top_k < p.n;
-  // Of many logits, the threads' largest ones tell from which digit on they must be counted.
-  const bool coarse = limited && p.n > 4 * threads && top_k <= threads;
   uint key = 0u;
   uint at = 0xFFFFFFFFu;
   constexpr int TOGETHER = 4;  // loads of a thread
 #pragma unroll 1
-  for (int base = int(lid); base < p.n; base += TOGETHER * threads) {
+  for (int base = int(lid); base < p.n; base += TOGETHER * THREADS) {
     uint words[TOGETHER];
-    for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * threads, p.n - 1)];
+    for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * THREADS, p.n - 1)];
     for (int u = 0; u < TOGETHER; u++) {
-      const int i = base + u * threads;
+      const int i = base + u * THREADS;
       if (i >= p.n) break;
       const uint k = key_of(words[u]);
       if (k > key || at == 0xFFFFFFFFu) {
         key = k;
         at = uint(i);
       }
-      if (limited && !coarse) atomic_fetch_add_explicit(&histogram[max(k, LOWEST) >> 21], 1u, memory_order_relaxed);
+      if (limited) atomic_fetch_add_explicit(&histogram[max(k, LOWEST) >> 21], 1u, memory_order_relaxed);
     }
   }
-  if (coarse) atomic_fetch_add_explicit(&histogram[max(key, LOWEST) >> 21], 1u, memory_order_relaxed);
   keep_best(key, at, lane, sg, best_keys, best_indices);
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  const Best most = best_of(lane, simdgroups, best_keys, best_indices);
+  const Best most = best_of(lane, best_keys, best_indices);
   const uint bits = as_type<uint>(asked);
   if ((bits & 0x80000000u) != 0u || bits == 0u || bits > INFINITE) {  // <= 0 or a NaN
     if (lid == 0) token[0] = int(most.index);
@@ -248,26 +231,8 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   bound.places = uint(top_k);
   bound.rivals = 0u;
   bool listing = false;
-  if (coarse) {
-    Bound least = bound;
-    narrow(least, 21, 0x7FFu, false, lid, lane, sg, simdgroups, histogram, parts, chosen);
-    for (int i = int(lid); i < BINS; i += threads) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-#pragma unroll 1
-    for (int base = int(lid); base < p.n; base += TOGETHER * threads) {
-      uint words[TOGETHER];
-      for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * threads, p.n - 1)];
-      for (int u = 0; u < TOGETHER; u++) {
-        const uint k = max(key_of(words[u]), LOWEST);
-        if (base + u * threads < p.n && k >= least.key) {
-          atomic_fetch_add_explicit(&histogram[k >> 21], 1u, memory_order_relaxed);
-        }
-      }
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-  }
   if (limited) {
-    narrow(bound, 21, 0x7FFu, false, lid, lane, sg, simdgroups, histogram, parts, chosen);
+    narrow(bound, 21, 0x7FFu, false, lid, lane, sg, histogram, parts, chosen);
     // Further digits, while too many agree with the bound. Minus infinity never wins but as the first of all: which of
     // them are taken does not matter.
 #pragma unroll 1
@@ -276,10 +241,10 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
       if (by_index && (bound.places == bound.rivals || bound.key == LOWEST)) break;
       const int shift = digit == 1 ? 10 : digit == 3 ? 11 : 0;
       const uint digit_mask = digit == 2 ? 0x3FFu : 0x7FFu;
-      for (int i = int(lid); i < BINS; i += threads) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
+      for (int i = int(lid); i < BINS; i += THREADS) atomic_store_explicit(&histogram[i], 0u, memory_order_relaxed);
       threadgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll 1
-      for (int i = int(lid); i < p.n; i += threads) {
+      for (int i = int(lid); i < p.n; i += THREADS) {
         const uint k = max(key_of(logits[i]), LOWEST);
         const uint index = inverted(i);
         if ((k & bound.key_mask) == bound.key && (index & bound.index_mask) == bound.index) {
@@ -288,18 +253,18 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
         }
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
-      narrow(bound, shift, digit_mask, by_index, lid, lane, sg, simdgroups, histogram, parts, chosen);
+      narrow(bound, shift, digit_mask, by_index, lid, lane, sg, histogram, parts, chosen);
     }
     // Those before the bound's digits, and the rivals: the latter are taken in the order of key and index.
     const uint certain = uint(top_k) - bound.places;
     listing = bound.rivals <= FEW && certain + bound.rivals <= uint(MOST_LISTED);
     if (bound.rivals <= FEW) {
 #pragma unroll 1
-      for (int base = int(lid); base < p.n; base += TOGETHER * threads) {
+      for (int base = int(lid); base < p.n; base += TOGETHER * THREADS) {
         uint words[TOGETHER];
-        for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * threads, p.n - 1)];
+        for (int u = 0; u < TOGETHER; u++) words[u] = logits[min(base + u * THREADS, p.n - 1)];
         for (int u = 0; u < TOGETHER; u++) {
-          const int i = base + u * threads;
+          const int i = base + u * THREADS;
           if (i >= p.n) break;
           const uint raw = key_of(words[u]);
           const uint k = max(raw, LOWEST);
@@ -318,26 +283,24 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
       // A rival has as many threads as there are, up to a simdgroup, to count those before it.
-      uint sharing = 1u;
-      while (sharing < 32u && 2u * sharing * bound.rivals <= uint(threads)) sharing *= 2u;
-#pragma unroll 1
-      for (uint first = 0u; first < bound.rivals; first += uint(threads) / sharing) {
-        const uint rival = first + lid / sharing;
-        const uint own = min(rival, bound.rivals - 1u);
-        const uint own_key = max(listed_keys[own], LOWEST);
-        const uint own_index = listed[own];
-        uint before = 0u;
+      uint sharing = 2u;
+      while (sharing < 32u && 2u * sharing * bound.rivals <= uint(THREADS)) sharing *= 2u;
+      const uint own = min(lid / sharing, bound.rivals - 1u);
+      const uint own_key = max(listed_keys[own], LOWEST);
+      const uint own_index = listed[own];
+      uint before = 0u;
 #pragma unroll 4
-        for (uint j = lid & (sharing - 1u); j < bound.rivals; j += sharing) {
-          const uint k = max(listed_keys[j], LOWEST);
-          before += k > own_key || (k == own_key && listed[j] < own_index) ? 1u : 0u;
-        }
-#pragma unroll 1
-        for (uint step = 1u; step < sharing; step *= 2u) before += simd_shuffle_xor(before, ushort(step));
-        if ((lid & (sharing - 1u)) == 0u && rival < bound.rivals && before + 1u == bound.places) {
-          chosen[0] = own_key;
-          chosen[1] = own_key == LOWEST ? 0u : inverted(int(own_index));
-        }
+      for (uint j = lid & (sharing - 1u); j < bound.rivals; j += sharing) {
+        const uint k = max(listed_keys[j], LOWEST);
+        before += k > own_key || (k == own_key && listed[j] < own_index) ? 1u : 0u;
+      }
+      for (ushort step = 1; step < 32; step *= 2) {
+        const uint other = simd_shuffle_xor(before, step);
+        before += step < sharing ? other : 0u;
+      }
+      if ((lid & (sharing - 1u)) == 0u && lid / sharing < bound.rivals && before + 1u == bound.places) {
+        chosen[0] = own_key;
+        chosen[1] = own_key == LOWEST ? 0u : inverted(int(own_index));
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
       bound.key = chosen[0];
@@ -352,7 +315,7 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   const int listed_count = top_k - int(bound.places) + rivals;
   const int end = listing ? listed_count : (p.n + 3) / 4;
 #pragma unroll 1
-  for (int i = int(lid); i < end; i += threads) {
+  for (int i = int(lid); i < end; i += THREADS) {
     const int place = i < rivals ? i : MOST_LISTED - 1 - (i - rivals);
     const int block = listing ? int(listed[place]) / 4 : i;
     uint taken = 0u;  // bits of the block's logits
@@ -389,6 +352,6 @@ METAL_FUNC uint race(uint x, uint largest, float temperature, uint noise) {
   threadgroup_barrier(mem_flags::mem_threadgroup);
   keep_best(key, at, lane, sg, best_keys, best_indices);
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  const Best best = best_of(lane, simdgroups, best_keys, best_indices);
+  const Best best = best_of(lane, best_keys, best_indices);
   if (lid == 0) token[0] = int(best.key == 0u ? most.index : best.index);
 }

@@ -66,29 +66,39 @@ def cpp(name: str, kind: str, function: str, entries: Iterable[str], constants: 
 
 def common_start(texts: list[str]) -> str:
     """The whole lines with which all texts begin."""
-    first, last = min(texts), max(texts)
+    first, last = min(texts, default=""), max(texts, default="")
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[: first.rfind("\n", 0, same) + 1]
+
+
+def with_includes(path: Path, seen: set[Path]) -> str:
+    """A file's text, and in it once what it includes."""
+    if path in seen:
+        return ""
+    seen.add(path)
+    text = re.sub(r"^#pragma once\n", "", path.read_text("utf-8"), flags=re.MULTILINE)
+    return re.sub(r'^#include "(.+)"$', lambda m: with_includes(path.parent / m[1], seen), text, flags=re.MULTILINE)
 
 
 def cuda_parts(path: Path) -> tuple[str, dict[str, str]]:
     """What the kernels of a .cu file share, with what it includes, and the lines after `// Kernels:`, each of which
     defines the kernel that its first argument names. CompileError for any other line there."""
-
-    def included(match: re.Match[str]) -> str:
-        return re.sub(r"^#pragma once\n", "", (path.parent / match[1]).read_text("utf-8"), flags=re.MULTILINE)
-
-    text = re.sub(r'^#include "(.+)"$', included, path.read_text("utf-8"), flags=re.MULTILINE)
-    shared, mark, lines = text.partition(_KERNELS)
+    shared, mark, lines = with_includes(path, set()).partition(_KERNELS)
     kernels = {}
     for line in lines.strip().split("\n") if mark else []:
         match = re.fullmatch(r"[A-Z_]+\((\w+)[,)].*", line)
-        if match is None:
+        if match is None or line.endswith(";"):
             raise CompileError(f"{path.name}: expected MACRO(HOST_NAME, ...) after {_KERNELS.strip()}, got {line}")
         kernels[match[1]] = line
     if not kernels:
         raise CompileError(f"{path.name}: expected kernels after a line {_KERNELS.strip()}")
     return shared, kernels
+
+
+def cuda_capability(shared: str) -> int:
+    """That a GPU must have for a .cu file, 90 for 9.0."""
+    needs = re.search(r"^// Compute capability (\d+)\.(\d)\.$", shared, flags=re.MULTILINE)
+    return int(needs[1] + needs[2]) if needs else _CAPABILITY
 
 
 def embed(files: list[Path], compiler: str, out: Path) -> None:
@@ -111,8 +121,7 @@ def embed(files: list[Path], compiler: str, out: Path) -> None:
         add(path, f"kHeader + {literal(shared[len(header) :])}", functions)
     for path in written:
         shared, functions = cuda_parts(path)
-        needs = re.search(r"^// Compute capability (\d+)\.(\d)\.$", shared, flags=re.MULTILINE)
-        add(path, literal(shared), functions, f", {needs[1] + needs[2] if needs else _CAPABILITY}")
+        add(path, literal(shared), functions, f", {cuda_capability(shared)}")
 
     out.mkdir(parents=True, exist_ok=True)
     for name, text in {

@@ -205,7 +205,7 @@ void GpuOps::sample(ops::Place logits, int n, ops::Place draw, int stream, ops::
   flush();
   recorder_.add("sample",
                 {reads(logits, floats(n)), reads(draw, sizeof(ops::Draw)), writes(token, sizeof(std::int32_t))},
-                SampleParams{n, stream}, {1}, n > 8192 ? 1024 : 512);
+                SampleParams{n, stream}, {1}, 1024);
 }
 
 }  // namespace personaplex::gpu

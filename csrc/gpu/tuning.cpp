@@ -35,7 +35,7 @@ constexpr TileKind kKinds[] = {
 
 constexpr int kKept = 1024;      // values of whole heads in a threadgroup: Heads::kAll
 constexpr int kRound = 32;       // passes times simdgroups: Heads::kRound
-constexpr int kMostParts = 64;   // of an attention
+constexpr int kMostParts = 32;   // of an attention
 constexpr int kMostPasses = 64;  // that whole heads may ask for
 
 bool is_product(Op op) { return (bit(op) & kProducts) != 0; }
@@ -161,6 +161,7 @@ bool fits(const Job& job, const Tile& tile) {
   }
   if ((tile.split > 1 && !kind.splits) || (tile.passes > 1 && !kind.passes)) return false;
   if (job.op == Op::kAttend) return tile.split <= kMostParts;
+  if (job.op == Op::kLinear && (tile.split & (tile.split - 1)) != 0) return false;  // see codec_linear.metal
   const std::int64_t all = tile.slots() * tile.passes;
   if (kind.tensor && (job.k % (4 * 128 / job.bits) != 0 || (job.group != 0 && job.group != 64))) return false;
   if (tile.simdgroups % tile.split != 0 || tile.slots() % job.even != 0 || all % job.whole != 0) return false;

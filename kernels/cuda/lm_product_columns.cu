@@ -1,17 +1,16 @@
-// kernels/cuda/lm_product_columns.cu: the products of kernels/lm_product.metal for many columns, on tensor cores (compute
-// capability 8.0 and later). Same buffers, params, formats and results; the tiles `mma_c8` and `mma_c32`: 16 slots of up
-// to 8 or 32 columns; grid.y = ceil(columns / that).
+// kernels/cuda/lm_product_columns.cu: the products of kernels/lm_product.metal for many columns, on tensor cores
+// (compute capability 8.0 and later). Same buffers, params, formats and results; the tiles `mma_c8` and `mma_c32`: 16
+// slots of up to 8 or 32 columns; grid.y = ceil(columns / that).
 //
 // Work: a threadgroup of S warps (S <= 16) computes S / split * 16 slots in each of its passes; `split` warps share a
-// row's K, and find no work beyond the steps of a chunk: 2 with 4 bits and 32 columns, 4 with 8 bits, 8 of bfloats; with
-// 8 columns four times as many.
-// K is a multiple of 4 blocks (128 values of 4 bits, 64 of 8, 32 bfloats), groups are of 64 values. With an int8 ring
-// the slots of a threadgroup are a multiple of head_dim.
+// row's K, and find no work beyond the steps of a chunk: 2 with 4 bits and 32 columns, 4 with 8 bits, 8 of bfloats;
+// with 8 columns four times as many. K is a multiple of 4 blocks (128 values of 4 bits, 64 of 8, 32 bfloats), groups
+// are of 64 values. With an int8 ring the slots of a threadgroup are a multiple of head_dim.
 //
-// How: weights become bfloats, scale and bias applied, and so does x: each is off by up to 2^-9 of itself. They are read
-// once for all columns, and fetched two units ahead.
-#include "lm_weights.cuh"
+// How: weights become bfloats, scale and bias applied, and so does x: each is off by up to 2^-9 of itself. They are
+// read once for all columns, and fetched two units ahead.
 #include "lm_results.cuh"
+#include "lm_weights.cuh"
 
 constexpr int STAGED = 16384;  // values of x, all columns
 constexpr int MAX_WARPS = 16;
@@ -20,7 +19,8 @@ constexpr int AHEAD = 2;
 template <int COLUMNS>
 union Shared {
   uint4 x[STAGED / 8];
-  float partials[MAX_WARPS * 16 * (COLUMNS + 1)];  // of a warp's slots, those of warps that share them one after the other
+  float partials[MAX_WARPS * 16 *
+                 (COLUMNS + 1)];  // of a warp's slots, those of warps that share them one after the other
 };
 
 /// Where in Shared::x the i-th 16 bytes of a block of a column lie: lanes that read together find different banks.
@@ -29,13 +29,13 @@ __device__ __forceinline__ int staged(int step, int i, int column, int block) {
   return ((step * (BLOCK<BITS> / 8) + i) * COLUMNS + column) * 8 + (block ^ (column % 2 * 2));
 }
 
-/// x from k0 on, `count` values of each column (zeros beyond K and the last column), times the norm's weight. A warp has
-/// whole columns, the sum of whose squares is added to squares[column].
+/// x from k0 on, `count` values of each column (zeros beyond K and the last column), times the norm's weight. A warp
+/// has whole columns, the sum of whose squares is added to squares[column].
 template <int BITS, int COLUMNS>
 __device__ __forceinline__ void stage(const float* x, const float* norm, int k, int columns, int k0, int count,
                                       uint4* xs, float* squares) {
   constexpr int PER_BLOCK = BLOCK<BITS> / 8;
-  constexpr int AT_ONCE = 4;                       // loads are on their way before the first is used
+  constexpr int AT_ONCE = 4;                        // loads are on their way before the first is used
   constexpr int TURNS = STAGED / COLUMNS / 8 / 32;  // of a warp for a column
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
   float square = 0.0f;
@@ -101,13 +101,13 @@ constexpr u32 TWO_1S = 0x3F803F80u, TWO_16S = 0x41804180u, TWO_M128S = 0xC300C30
 
 /// acc += a warp's unit times the staged x of a step.
 template <int BITS, bool HALF, int COLUMNS>
-__device__ __forceinline__ void multiply(const Unit& unit, const uint4* xs, int step, u32 of_128,
-                                         float (*acc)[4]) {
+__device__ __forceinline__ void multiply(const Unit& unit, const uint4* xs, int step, u32 of_128, float (*acc)[4]) {
   constexpr int PER_BLOCK = BLOCK<BITS> / 8;
   const int lane = int(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   u32 scales[2], biases[2];  // of rows g and g + 8
   if (BITS != 16) {
-    const u32 others_scales = __shfl_xor_sync(WARP, unit.scales, 1), others_biases = __shfl_xor_sync(WARP, unit.biases, 1);
+    const u32 others_scales = __shfl_xor_sync(WARP, unit.scales, 1),
+              others_biases = __shfl_xor_sync(WARP, unit.biases, 1);
     scales[0] = t % 2 == 0 ? unit.scales : others_scales;
     scales[1] = t % 2 == 0 ? others_scales : unit.scales;
     biases[0] = t % 2 == 0 ? unit.biases : others_biases;
@@ -157,7 +157,7 @@ __device__ __forceinline__ void multiply(const Unit& unit, const uint4* xs, int 
 
 /// What a thread knows of its work.
 struct Work {
-  int warps, split, slots;     // slots: of a pass
+  int warps, split, slots;    // slots: of a pass
   int first_column, columns;  // of this threadgroup
 };
 
@@ -173,7 +173,8 @@ __device__ __forceinline__ float result(Shared<COLUMNS>& s, const Work& work, in
   return v;
 }
 
-/// All passes; `finish` is told the first slot of each when its results are there, with the norm's factor of each column.
+/// All passes; `finish` is told the first slot of each when its results are there, with the norm's factor of each
+/// column.
 template <int BITS, bool HALF, int COLUMNS, typename Finish>
 __device__ __forceinline__ void product(const float* x, const float* norm, const Matrix& m, int columns, int split,
                                         int passes, Shared<COLUMNS>& s, Finish&& finish) {
@@ -314,14 +315,15 @@ __device__ __forceinline__ void qkv(const float* x, const float* norm, const Mat
     let_others_start();                                                                                       \
     qmv<bits, half, columns>(x, norm, Matrix{w, scales, biases, p.n, p.k, p.epilogue == 2}, y, p);            \
   }
-#define QKV(name, bits, half, columns)                                                                            \
-  extern "C" __global__ void __launch_bounds__(32 * MAX_WARPS, 1)                                                 \
-      name(const float* x, const float* norm, const uint4* w, const u16* scales, const u16* biases,               \
-           const float* angles, const Column* at, unsigned char* const* pages, float* q, const QkvParams p) {     \
-    let_others_start();                                                                                           \
-    qkv<bits, half, columns>(x, norm, Matrix{w, scales, biases, p.n, p.k, false}, angles, at, pages, q, p);       \
+#define QKV(name, bits, half, columns)                                                                        \
+  extern "C" __global__ void __launch_bounds__(32 * MAX_WARPS, 1)                                             \
+      name(const float* x, const float* norm, const uint4* w, const u16* scales, const u16* biases,           \
+           const float* angles, const Column* at, unsigned char* const* pages, float* q, const QkvParams p) { \
+    let_others_start();                                                                                       \
+    qkv<bits, half, columns>(x, norm, Matrix{w, scales, biases, p.n, p.k, false}, angles, at, pages, q, p);   \
   }
 
+// clang-format off
 // Kernels:
 QMV(qmv_b4_bf16_mma_c8, 4, false, 8)
 QMV(qmv_b4_bf16_mma_c32, 4, false, 32)

@@ -1,6 +1,8 @@
 // kernels/cuda/lm_results.cuh: params of the products, and what becomes of their results: see kernels/lm_product.metal.
 #pragma once
 
+#include "lm_weights.cuh"
+
 struct ProductParams {
   int n, k, columns, group_shift, split, passes, epilogue, norm;
 };

@@ -51,8 +51,8 @@ template <int BITS>
 constexpr int STEP = 8 * BLOCK<BITS>;
 constexpr int GROUP = 64;
 
-/// A lane's part of a unit. Scales and biases: of row g with an even t, of row g + 8 with an odd one; with 4 bits of two
-/// groups.
+/// A lane's part of a unit. Scales and biases: of row g with an even t, of row g + 8 with an odd one; with 4 bits of
+/// two groups.
 struct Unit {
   uint4 words[2][2] = {};  // row, block
   u32 scales = 0, biases = 0;
@@ -81,8 +81,8 @@ __device__ __forceinline__ void read_scales(const u16* p, bool there, u32& v) {
   }
 }
 
-/// A matrix, and what becomes of its products: with SwiGLU even slots are rows of the first half, its gates, odd ones of
-/// the second. Otherwise a slot is a row.
+/// A matrix, and what becomes of its products: with SwiGLU even slots are rows of the first half, its gates, odd ones
+/// of the second. Otherwise a slot is a row.
 struct Matrix {
   const uint4* w;
   const u16* scales;
@@ -113,8 +113,8 @@ struct Rows {
     words[1] += rows * u32(m.k / BLOCK<BITS>);
     groups += rows * u32(m.k / GROUP);
   }
-  /// The unit in which the lane's first block is `block`. What is beyond K or N stays as it is: finite, if it was so, and
-  /// multiplied with zeros or not used.
+  /// The unit in which the lane's first block is `block`. What is beyond K or N stays as it is: finite, if it was so,
+  /// and multiplied with zeros or not used.
   __device__ __forceinline__ void fetch(const Matrix& m, int block, bool there, Unit& unit) const {
     there = there && block < m.k / BLOCK<BITS>;
     const bool first = there && slot < m.n, second = there && slot + 8 < m.n;
@@ -164,4 +164,6 @@ __device__ __forceinline__ void mma(float* c, u32 a0, u32 a1, u32 a2, u32 a3, u3
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-__device__ __forceinline__ u32 word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+__device__ __forceinline__ u32 word_of(const uint4& v, int i) {
+  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}

@@ -442,6 +442,26 @@ TEST_CASE("cuda: many kernels are made ready at once, each once") {
   CHECK(has(words_of([&] { queue->prepare(names); }), "expected a kernel's host_name, got none"));
 }
 
+TEST_CASE("cuda: kernels of newer GPUs") {
+  for (const int major : {7, 8}) {
+    FakeCuda& fake = fresh();
+    fake.major = major;
+    fake.minor = 5;
+    fake.kernels["newer"] = {{8}, [](void**, const unsigned*, unsigned) {}};
+    CudaOptions with = options();
+    with.sources.push_back({"newer.cu", "text two", {{"newer", "newer"}}, 80});
+    const auto queue = make_cuda_queue(std::move(with));
+    CHECK(queue->cores() == 4);
+    CHECK(queue->has("plain"));
+    CHECK(queue->has("newer") == (major == 8));
+    if (major == 8) {
+      CHECK(queue->kernel("newer").name == "newer");
+    } else {
+      CHECK(words_of([&] { queue->kernel("newer"); }).find("expected a kernel's host_name") != std::string::npos);
+    }
+  }
+}
+
 TEST_CASE("cuda: a kernel that does not compile, or does not exist") {
   fresh();
   CudaOptions o = options();

@@ -167,6 +167,37 @@ TEST_CASE("gpu: frames of other shapes") {
   CHECK(frame.step > 0);
 }
 
+TEST_CASE("gpu: products on tensor cores, where there are kernels for it and matrices for them") {
+  for (const int kv_bits : {16, 8}) {
+    CAPTURE(kv_bits);
+    Lists lists;
+    const Config config = full_depth();
+    const auto engine =
+        make_fused_engine(random_weights(config, 3, {}),
+                          std::make_unique<GpuOps>(std::make_unique<RecordingQueue>(lists)), kv_bits);
+    const auto state = engine->new_state();
+    engine->step(*state, any_frame(config), {}, nullptr, nullptr);
+    const std::multiset<std::string> step(lists.back().begin(), lists.back().end());
+    const auto layers = static_cast<std::size_t>(config.num_layers);
+    const auto all = static_cast<std::size_t>(config.codebooks() * config.depformer_num_layers);
+    CHECK(step.count("qkv_bf16_mma_c1") >= layers);
+    CHECK(step.count("attend_project_bf16_mma_c1") == all);
+    CHECK(step.count("qmv_bf16_mma_c1") >= 3 * layers);
+    for (const auto& [columns, tile] : {std::pair<std::size_t, std::string>{7, "c8"}, {32, "c32"}}) {
+      engine->prefill_tokens(*state, std::vector<std::vector<int>>(columns, any_frame(config).column));
+      const std::multiset<std::string> prefill(lists.back().begin(), lists.back().end());
+      CHECK(prefill.count("qkv_bf16_mma_" + tile) == layers);
+      CHECK(prefill.count("qmv_bf16_mma_" + tile) == 3 * (layers - 1));  // nobody asks for the last one's result
+    }
+  }
+  // Groups of 32, and a K that is no multiple of what a lane reads at once.
+  Lists lists;
+  const Frame frame(odd_config(), lists);
+  for (const auto& list : lists) {
+    for (const std::string& name : list) CHECK(name.find("mma") == std::string::npos);
+  }
+}
+
 TEST_CASE("gpu: x of an attention is whole for everyone but the layer's own products") {
   using Names = std::vector<std::string>;
   const Names fused = {"codec_attend", "codec_linear_norm_gelu", "codec_linear_add"};

@@ -41,7 +41,14 @@ TESTS = {
     "lm_embed": ("lm", ["test_embed_sum"]),
     "lm_norm": ("lm", ["test_norm"]),
     "lm_product": ("lm", ["test_project", "test_project_qkv", "test_attend_project"]),
-    "lm_sample": ("lm", ["test_sample_draws_what_the_cpu_draws", "test_sample_of_special_values"]),
+    "lm_sample": (
+        "lm",
+        [
+            "test_sample_draws_what_the_cpu_draws",
+            "test_sample_of_special_values",
+            "test_sample_takes_the_first_of_those_that_tie",
+        ],
+    ),
 }
 FIRST = {"qkv": "test_project_qkv", "attend_project": "test_attend_project"}  # of a function
 _ATTRIBUTE = re.compile(r"\[\[.*?\]\]")

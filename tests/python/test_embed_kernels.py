@@ -1,4 +1,5 @@
-"""What the build embeds of kernels/*.metal: all of it, with any compiler; NVRTC, where it is installed, takes it."""
+"""What the build embeds of kernels/*.metal and kernels/cuda/*.cu: all of it, with any compiler; NVRTC, where it is
+installed, takes it."""
 
 import shutil
 import subprocess
@@ -41,6 +42,8 @@ def test_embeds_every_kernel_whichever_compiler_preprocesses(tmp_path):
     for path in (ROOT / "kernels").glob("*.metal"):
         assert path.read_text("utf-8") in first["metal_sources.cpp"]
         assert f'{{"{path.name}", ' in first["cuda_sources.cpp"]
+    for path in (ROOT / "kernels" / "cuda").glob("*.cu"):
+        assert f'{{"{path.name}", ' in first["cuda_sources.cpp"]
     assert all(code(other) == code(first) for other in others)
 
 
@@ -69,7 +72,25 @@ def test_a_kernel_that_cannot_be_translated_stops_the_build(tmp_path):
     assert "wrong.metal" in done.stderr
 
 
-@pytest.mark.parametrize("arch", ["75", "90"])
+def test_cuda_files_are_taken_kernel_by_kernel_with_what_they_include(tmp_path):
+    (tmp_path / "more.cuh").write_text("// more.cuh\n#pragma once\nint more();\n")
+    kernel = tmp_path / "own.cu"
+    kernel.write_text('#include "more.cuh"\n#define ONE(name) x\n// Kernels:\nONE(first_one)\nONE(second, 4)\n')
+    made = embed(tmp_path / "out", COMPILERS[0], kernel)["cuda_sources.cpp"]
+    assert '{"own.cu", R"msl(// more.cuh\nint more();\n\n#define ONE(name) x\n)msl", {' in made
+    assert '{"first_one", R"msl(ONE(first_one))msl"},\n{"second", R"msl(ONE(second, 4))msl"}}, 80}' in made
+
+
+@pytest.mark.parametrize("text", ["ONE(first)\n", "// Kernels:\n", "// Kernels:\nONE(first);\n"])
+def test_a_cuda_file_without_a_list_of_kernels_stops_the_build(tmp_path, text):
+    kernel = tmp_path / "own.cu"
+    kernel.write_text(text)
+    done = run(EMBED, "--compiler", COMPILERS[0], "--out", tmp_path / "out", kernel)
+    assert done.returncode == 1
+    assert "own.cu: expected " in done.stderr
+
+
+@pytest.mark.parametrize("arch", ["75", "80", "90"])
 def test_nvrtc_compiles_a_kernel_of_every_file(arch):
     pytest.importorskip("nvidia.cu13", reason="NVRTC is not installed: pip install nvidia-cuda-nvrtc")
     only = "^(codec_|embed_sum|norm_rms|sample|read_memory_u8|attend_bf16_d128|attend_combine|q.*_b4_bf16_.*c1)"

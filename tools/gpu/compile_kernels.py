@@ -1,4 +1,5 @@
-"""Compiles kernels/*.metal, translated to CUDA, with NVRTC, one kernel at a time, and prints what each needs.
+"""Compiles kernels/*.metal, translated to CUDA, and kernels/cuda/*.cu with NVRTC, one kernel at a time, and prints what
+each needs.
 
     python tools/gpu/compile_kernels.py [--arch 90] [--only REGEX] [--write FOLDER] [FILE ...]
 
@@ -17,6 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
 
+sys.path.insert(0, str(ROOT / "tools"))
+
+from embed_kernels import cuda_capability, cuda_parts  # noqa: E402
 from metalsim.cuda import to_cuda  # noqa: E402
 
 OPTIONS = ["--std=c++17", "--device-as-default-execution-space", "--generate-line-info", "--ptxas-options=-v"]
@@ -67,19 +71,22 @@ def needs(log: str) -> tuple[int, int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=sorted((ROOT / "kernels").glob("*.metal")))
+    parser.add_argument("files", nargs="*", type=Path, help="all that are for this GPU")
     parser.add_argument("--arch", type=int, default=90, help="compute capability (90)")
     parser.add_argument("--only", default="", help="host_names that this regular expression finds")
     parser.add_argument("--write", type=Path, help="only writes each kernel's text there, HOST_NAME.cu")
     args = parser.parse_args()
+    files = args.files or [*sorted((ROOT / "kernels").glob("*.metal")), *sorted((ROOT / "kernels/cuda").glob("*.cu"))]
     bad = 0
     if args.write:
         args.write.mkdir(parents=True, exist_ok=True)
     else:
         nvrtc = open_nvrtc()
         print(f"{'kernel':44} registers  spills  shared  seconds")
-    for path in args.files:
-        shared_text, functions = to_cuda(path).parts()
+    for path in files:
+        shared_text, functions = cuda_parts(path) if path.suffix == ".cu" else to_cuda(path).parts()
+        if path.suffix == ".cu" and not args.files and cuda_capability(shared_text) > args.arch:
+            continue
         for host_name, function in functions.items():
             if not re.search(args.only, host_name):
                 continue

@@ -71,6 +71,7 @@ int main(int count, char** arguments) {
   cpu::CpuOps cpu(cpu::Isa::kPortable, 0);
   for (const ops::Case& c : cases) {
     if ((std::string(ops::name_of(c.op)) + " " + c.name).find(text) == std::string::npos) continue;
+    if (c.op == ops::Op::kProject && c.k % 8 != 0) continue;  // not for the kernels
     ops::CaseRun here(cpu, c, 7);
     here.run();
     ops::CaseRun there(*gpu, c, 7);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tools/gpu/selfcheck.sh: the CUDA queue on a real GPU.
 #
-#   selfcheck.sh build      programs that need no more than the system's C library, in .gpu/, and the kernels' texts
+#   selfcheck.sh build      programs that need no more than the system's C library, in .gpu/
 #   selfcheck.sh run        on the machine with the GPU: cuda_selfcheck; builds there when the program does not start
 #   selfcheck.sh products   the same for cuda_products: speed of the language model's products
 #
@@ -12,14 +12,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 compile() {
   mkdir -p .gpu
   "${CXX:-g++}" -std=c++20 -O2 -static-libstdc++ -static-libgcc -pthread -Icsrc "tools/gpu/$1.cpp" csrc/gpu/cuda_*.cpp \
-    -ldl -o ".gpu/$1"
+    "${@:2}" -ldl -o ".gpu/$1"
 }
 
 build() {
   compile cuda_selfcheck
-  compile cuda_products
-  python3 tools/gpu/compile_kernels.py --only '^qmv_(b4_bf16|b8_bf16|bf16)_r' --write .gpu/kernels \
-    kernels/lm_product.metal
+  python3 tools/embed_kernels.py --compiler "${CXX:-g++}" --out .gpu/kernels kernels/lm_product.metal kernels/cuda/*.cu
+  compile cuda_products .gpu/kernels/cuda_sources.cpp
 }
 
 find_nvrtc() {
@@ -32,11 +31,11 @@ print(max(found).parent if found else "")
 PYTHON
 }
 
-# prepare PROGRAM: sets `cache` and `nvrtc`.
+# prepare PROGRAM [SOURCE]: sets `cache` and `nvrtc`.
 prepare() {
   local status=0
   ".gpu/$1" >/dev/null 2>&1 || status=$?
-  [ "$status" = 2 ] || compile "$1" # 2: it asks for arguments
+  [ "$status" = 2 ] || compile "$@" # 2: it asks for arguments
   cache=$(mktemp -d)
   trap 'rm -rf "$cache"' EXIT
   nvrtc=${PERSONAPLEX_NVRTC:-$(find_nvrtc)}
@@ -53,8 +52,8 @@ run() {
 }
 
 products() {
-  prepare cuda_products
-  .gpu/cuda_products .gpu/kernels "$cache" "$nvrtc"
+  prepare cuda_products .gpu/kernels/cuda_sources.cpp
+  .gpu/cuda_products "$cache" "$nvrtc" 1 8 32
 }
 
 case "${1:-}" in
