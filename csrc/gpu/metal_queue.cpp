@@ -288,7 +288,10 @@ void MetalQueue::run(List& list, const ops::Memory* state, bool again) {
   const Pool pool;
   const Encoded encoded = encode(list, state, "run");
   gpu_->start(encoded.commands.get());
-  if (again) next_ = encode(list, state, "run");
+  try {
+    if (again) next_ = encode(list, state, "run");
+  } catch (const DeviceError&) {  // the next run says so: this one's memory must stay until it has ended
+  }
   gpu_->finish(encoded.commands.get());
   if (warm_ != nullptr) warm_->again();
 }

@@ -131,7 +131,7 @@ void GraphEngine::prefill_embeddings(EngineState& state, std::span<const float> 
       static_cast<int>(embeddings.size() / dim));
 }
 
-GraphEngine::Arrays GraphEngine::frame(const Arrays& inputs, const SamplingOptions& sampling) const {
+GraphEngine::Arrays GraphEngine::lm_frame(const Arrays& inputs, const SamplingOptions& sampling) const {
   const std::size_t layers = (inputs.size() - kCaches) / 2;
   const auto caches = inputs.begin() + kCaches;
   Arrays k(caches, caches + static_cast<std::ptrdiff_t>(layers));
@@ -171,7 +171,7 @@ GraphEngine::CompiledFrame& GraphEngine::compiled_frame(const SamplingOptions& s
       return compiled_frames_.front();
     }
   }
-  const auto function = [this, sampling](const Arrays& inputs) { return frame(inputs, sampling); };
+  const auto function = [this, sampling](const Arrays& inputs) { return lm_frame(inputs, sampling); };
   compiled_frames_.push_front({sampling, mx::compile(function), {}});
   if (compiled_frames_.size() > kCompiledFrames) compiled_frames_.pop_back();
   return compiled_frames_.front();
@@ -217,7 +217,7 @@ FrameTokens GraphEngine::step(EngineState& state, const FrameInput& input, const
     tmpdir.emplace();
     compiled->lengths.insert(at.mask.shape(1));
   }
-  Arrays outputs = compiled != nullptr ? compiled->function(inputs) : frame(inputs, sampling);
+  Arrays outputs = compiled != nullptr ? compiled->function(inputs) : lm_frame(inputs, sampling);
   inputs.clear();
   const auto caches = outputs.begin() + kCachesOut;
   ring.k.assign(caches, caches + static_cast<std::ptrdiff_t>(layers));

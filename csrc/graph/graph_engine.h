@@ -51,7 +51,7 @@ class GraphEngine : public Engine {
   using FrameFunction = std::function<Arrays(const Arrays&)>;
 
   /// The language model's frame as a pure function, see FrameInputs in the .cpp for the order.
-  Arrays frame(const Arrays& inputs, const SamplingOptions& sampling) const;
+  Arrays lm_frame(const Arrays& inputs, const SamplingOptions& sampling) const;
   /// A frame function compiled for these sampling options, and the ring lengths that it has been traced for.
   struct CompiledFrame {
     SamplingOptions sampling;

@@ -38,6 +38,7 @@ class Careless final : public Queue {
     return queue_->allocate(bytes, use);
   }
   const Kernel& kernel(const std::string& name) override { return queue_->kernel(name); }
+  bool has(const std::string& name) const override { return queue_->has(name); }
   void prepare(const std::vector<std::string>& names) override { queue_->prepare(names); }
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (Dispatch& d : dispatches) {
@@ -48,7 +49,9 @@ class Careless final : public Queue {
   void prepare_next(List& list, const ops::Memory* state) override { queue_->prepare_next(list, state); }
   void run(List& list, const ops::Memory* state, bool again) override { queue_->run(list, state, again); }
   std::string device_name() const override { return queue_->device_name(); }
+  int cores() const override { return queue_->cores(); }
   std::size_t free_bytes() const override { return queue_->free_bytes(); }
+  std::size_t cache_bytes() const override { return queue_->cache_bytes(); }
 
  private:
   std::unique_ptr<Queue> queue_;

@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -53,8 +53,9 @@ TEST_CASE("metal: operations of ragged sizes") {
   {
     const auto metal = gpu::make_gpu_ops(gpu::make_metal_queue({gpu::metal_sources(), {}}));
     cpu::CpuOps portable(cpu::Isa::kPortable, 1);
-    std::map<ops::Op, int> count;
+    std::set<ops::Op> all, tried;
     for (const ops::Case& c : ops::ragged_cases()) {
+      all.insert(c.op);
       if (refused(c)) continue;
       CAPTURE(std::string(ops::name_of(c.op)));
       CAPTURE(c.columns);
@@ -71,9 +72,9 @@ TEST_CASE("metal: operations of ragged sizes") {
       } else {
         CHECK(distance(found, expected) < (of_the_codec(c) ? 1e-3 : 8e-3));
       }
-      ++count[c.op];
+      tried.insert(c.op);
     }
-    CHECK(count.size() == 8);  // all of ops::Op
+    CHECK(tried == all);
   }
   CHECK(metalsim::objc::alive_classes() == "");
 }

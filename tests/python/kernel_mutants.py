@@ -123,7 +123,7 @@ def _cases(test: Callable[..., None]) -> Iterator[dict[str, Any]]:
 
 
 def fate_of(mutant: Mutant) -> Fate:
-    """Runs the file's tests on the mutant until one fails."""
+    """Runs the file's tests on the mutant until one fails. RuntimeError where the kernel as it is fails it, too."""
     import metalsim
 
     begin = time.monotonic()
@@ -131,17 +131,24 @@ def fate_of(mutant: Mutant) -> Fate:
     tests = sorted(tests, key=lambda name: name != FIRST.get(mutant.function))
     module = importlib.import_module(f"test_kernels_{kind}")
     original, mutated = module.library, _Kernels(mutant.text)
-    module.library = lambda name: mutated if name == mutant.file else original(name)
-    try:
-        for name in tests:
-            for case in _cases(getattr(module, name)):
-                try:
-                    getattr(module, name)(**case)
-                except (AssertionError, metalsim.Fault) as e:
-                    said = (str(e).strip() or type(e).__name__).splitlines()[0]
-                    return Fate(mutant, f"{name}: {said}", time.monotonic() - begin)
-    finally:
-        module.library = original
+
+    def failure(test: Callable[..., None], case: dict[str, Any], drop: bool) -> str:
+        module.library = lambda name: mutated if drop and name == mutant.file else original(name)
+        try:
+            test(**case)
+        except (AssertionError, metalsim.Fault) as e:
+            return (str(e).strip() or type(e).__name__).splitlines()[0]
+        finally:
+            module.library = original
+        return ""
+
+    for name in tests:
+        test = getattr(module, name)
+        for case in _cases(test):
+            if said := failure(test, case, drop=True):
+                if failure(test, case, drop=False):
+                    raise RuntimeError(f"[kernel_mutants] {name} fails without any mutation: {said}")
+                return Fate(mutant, f"{name}: {said}", time.monotonic() - begin)
     return Fate(mutant, "", time.monotonic() - begin)
 
 

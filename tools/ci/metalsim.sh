@@ -7,7 +7,8 @@ cd "$(dirname "$0")/../.."
 out=${1:-build/simulated-mac}
 
 pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
-pip install --quiet --group cpp 'numpy>=1.24' 'pytest>=8'
+# With what the package imports: it is not installed itself.
+pip install --quiet --group cpp 'pytest>=8' huggingface_hub numpy pyloudnorm sentencepiece soundfile soxr tqdm
 eval "$(tools/simulated_mac.sh "$out")"
 jobs=$(nproc)
 python tests/python/kernel_mutants.py --jobs "$jobs"

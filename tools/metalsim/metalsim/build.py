@@ -88,7 +88,7 @@ def compile_cpp(text: str, checked: bool, options: Sequence[str] = ()) -> Path:
     output = toolchain.cache() / f"kernels-{_key(text, checked, options, _sources(toolchain.ROOT / 'cuda'))}.so"
     if output.exists():
         return output
-    part = output.with_suffix(".o")
+    part = output.with_name(f"{output.stem}.{os.getpid()}.o")  # others may be at the same text
     command = [
         toolchain.clang(),
         *_LANGUAGE,
