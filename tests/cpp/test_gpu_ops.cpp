@@ -172,9 +172,8 @@ TEST_CASE("gpu: products on tensor cores, where there are kernels for it and mat
     CAPTURE(kv_bits);
     Lists lists;
     const Config config = full_depth();
-    const auto engine =
-        make_fused_engine(random_weights(config, 3, {}),
-                          std::make_unique<GpuOps>(std::make_unique<RecordingQueue>(lists)), kv_bits);
+    const auto engine = make_fused_engine(random_weights(config, 3, {}),
+                                          std::make_unique<GpuOps>(std::make_unique<RecordingQueue>(lists)), kv_bits);
     const auto state = engine->new_state();
     engine->step(*state, any_frame(config), {}, nullptr, nullptr);
     const std::multiset<std::string> step(lists.back().begin(), lists.back().end());

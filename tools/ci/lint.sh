@@ -7,7 +7,7 @@ pip install --quiet --upgrade 'pip>=25.1'  # the first that knows --group
 pip install --quiet --group lint
 ruff check .
 ruff format --check .
-git ls-files -z '*.cpp' '*.h' | xargs -0 clang-format --dry-run -Werror
+git ls-files -z '*.cpp' '*.h' '*.cu' '*.cuh' | xargs -0 clang-format --dry-run -Werror
 mypy
 git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 

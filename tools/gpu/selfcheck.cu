@@ -1,5 +1,5 @@
-// tools/gpu/selfcheck.cu: kernels of cuda_selfcheck.cpp, as they are in a translated .metal file: buffers, then a struct
-// by value. The `extern "C" __global__` functions that call them are in cuda_selfcheck.cpp.
+// tools/gpu/selfcheck.cu: kernels of cuda_selfcheck.cpp, as they are in a translated .metal file: buffers, then a
+// struct by value. The `extern "C" __global__` functions that call them are in cuda_selfcheck.cpp.
 
 struct AxpyParams {
   int n;
