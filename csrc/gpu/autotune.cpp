@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/stopwatch.h"
+#include "gpu/borrowed_queue.h"
 
 namespace personaplex::gpu {
 
@@ -17,28 +18,6 @@ constexpr int kMostCopies = 512;    // of weights
 constexpr int kMostCalls = 1024;    // of a list
 constexpr double kCachesOfCopies = 4.25;
 
-/// A queue that somebody else owns.
-class Borrowed final : public Queue {
- public:
-  explicit Borrowed(Queue& queue) : queue_(queue) {}
-  std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override {
-    return queue_.allocate(bytes, use);
-  }
-  const Kernel& kernel(const std::string& name) override { return queue_.kernel(name); }
-  bool has(const std::string& name) const override { return queue_.has(name); }
-  void prepare(const std::vector<std::string>& names) override { queue_.prepare(names); }
-  std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
-    return queue_.record(std::move(dispatches));
-  }
-  void run(List& list, const ops::Memory* state, bool again) override { queue_.run(list, state, again); }
-  std::string device_name() const override { return queue_.device_name(); }
-  std::size_t free_bytes() const override { return queue_.free_bytes(); }
-  std::size_t cache_bytes() const override { return queue_.cache_bytes(); }
-
- private:
-  Queue& queue_;
-};
-
 int copies_for(const Queue& queue, const ops::Case& what) {
   const double all = kCachesOfCopies * static_cast<double>(queue.cache_bytes());
   return static_cast<int>(std::clamp(std::ceil(all / static_cast<double>(ops::CaseRun::bytes(what))), 2.0,
@@ -49,7 +28,7 @@ int copies_for(const Queue& queue, const ops::Case& what) {
 
 CaseTuner::CaseTuner(Queue& queue, const ops::Case& what)
     : table_(choose_for(queue)),
-      ops_(std::make_unique<Borrowed>(queue),
+      ops_(std::make_unique<BorrowedQueue>(queue),
            [this](const Job& job) {
              job_ = job;
              return forced_ ? *forced_ : table_(job);
@@ -94,13 +73,7 @@ std::vector<float> CaseTuner::results(const Tile& tile) {
 
 double CaseTuner::distance(const Tile& tile) {
   if (expected_.empty()) expected_ = results(tiles_.front());
-  const std::vector<float> found = results(tile);
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    difference += (double{found[i]} - expected_[i]) * (double{found[i]} - expected_[i]);
-    norm += double{expected_[i]} * expected_[i];
-  }
-  return std::sqrt(difference / std::max(norm, 1e-30));
+  return ops::distance(results(tile), expected_);
 }
 
 void prepare_candidates(Queue& queue, const std::vector<int>& bits) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 
 #include "checkpoint/bf16.h"
 #include "core/error.h"
@@ -407,6 +408,32 @@ std::size_t CaseRun::bytes(const Case& c) {
       return 4 * cells({c.n});
   }
   return 0;
+}
+
+double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    norm += double{b[i]} * b[i];
+  }
+  const double out = std::sqrt(difference / std::max(norm, 1e-30));
+  return std::isfinite(out) ? out : std::numeric_limits<double>::infinity();
+}
+
+double tolerance(const Case& what) {
+  switch (what.op) {
+    case Op::kQuantize:
+    case Op::kSample:
+    case Op::kSelect:
+      return 0;
+    case Op::kLinear:
+    case Op::kConv:
+    case Op::kConvTranspose:
+      return 1e-3;  // of two implementations, each with its own rounding of the weights
+    default:
+      return what.op == Op::kAttend && what.bits == 32 ? 1e-3 : 8e-3;
+  }
 }
 
 }  // namespace personaplex::ops

@@ -37,4 +37,9 @@ class CaseRun {
   std::unique_ptr<Parts> parts_;
 };
 
+/// ||a - b|| / ||b||; infinite for other sizes and for what is not finite.
+double distance(const std::vector<float>& a, const std::vector<float>& b);
+/// What two implementations' results of a case may be apart, by the contracts in ops.h: 0 for tokens and codes.
+double tolerance(const Case& what);
+
 }  // namespace personaplex::ops

@@ -13,6 +13,7 @@
 #include "gpu/cuda_queue.h"
 #include "gpu/kernel_source.h"
 #include "gpu/metal_queue.h"
+#include "gpu/self_check.h"
 
 namespace personaplex {
 
@@ -31,8 +32,8 @@ struct Kind {
   bool (*in_mlx)();
   bool (*is_here)(const ModelOptions&);  // a GPU that our queue may be able to use
   std::unique_ptr<gpu::Queue> (*open)(const ModelOptions&);
-  const char* for_mlx;   // what to install, for the graph engine
-  const char* unproven;  // why engine "auto" prefers MLX's, where it has one; null: it does not
+  const char* for_mlx;  // what to install, for the graph engine
+  bool unproven;        // engine "auto" takes our queue only after a look at what it computes
 };
 
 bool metal_is_here(const ModelOptions&) {
@@ -60,10 +61,8 @@ std::unique_ptr<gpu::Queue> open_cuda(const ModelOptions& options) {
                                .driver = options.cuda.driver});
 }
 
-constexpr Kind kMetal{"metal",           mx::metal::is_available,
-                      metal_is_here,     open_metal,
-                      "a Mac's own mlx", "its kernels have not been run on a Mac yet; engine='fused' runs them"};
-constexpr Kind kCuda{"cuda", mx::cu::is_available, cuda_is_here, open_cuda, "mlx[cuda13]", nullptr};
+constexpr Kind kMetal{"metal", mx::metal::is_available, metal_is_here, open_metal, "a Mac's own mlx", true};
+constexpr Kind kCuda{"cuda", mx::cu::is_available, cuda_is_here, open_cuda, "mlx[cuda13]", false};
 
 bool has(const Kind& kind, const ModelOptions& options) { return kind.in_mlx() || kind.is_here(options); }
 
@@ -96,11 +95,13 @@ Device open(const Kind& kind, const ModelOptions& options) {
         "needs no MLX for the GPU, or install " +
         kind.for_mlx + ".");
   }
-  if (mlx && kind.unproven != nullptr && options.engine == "auto") return mlx_gpu(kind, kind.unproven);
   Device device;
   device.kind = kind.name;
   try {
     device.queue = kind.open(options);
+    if (mlx && kind.unproven && options.engine == "auto") {
+      if (const std::string reason = gpu::self_check(*device.queue); !reason.empty()) return mlx_gpu(kind, reason);
+    }
   } catch (const DeviceError& error) {
     if (mlx && options.engine == "auto") return mlx_gpu(kind, reason_of(error));
     throw DeviceError(missing + reason_of(error) + ".");

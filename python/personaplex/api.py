@@ -173,8 +173,8 @@ def _check_threads(threads: int | None) -> None:
 def _warn(info: Mapping[str, Any]) -> None:
     """Tells of what was asked for and not done."""
     if note := info.get("device_note"):
-        logger.warning("[load] the CPU runs, which is slower than the NVIDIA GPU: %s.", note)
-    if info["device"] != "metal" and (note := info.get("engine_note")):
+        logger.warning("[load] the CPU runs, which is slower than the GPU: %s.", note)
+    if note := info.get("engine_note"):
         logger.warning("[load] the graph engine runs, which is slower: %s.", note)
     if note := info.get("compile_note"):
         logger.warning("[load] not compiled: %s", note)

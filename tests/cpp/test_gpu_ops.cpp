@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "gpu/gpu_codec_weights.h"
 #include "gpu/gpu_ops.h"
+#include "gpu/self_check.h"
 #include "model/fused_engine.h"
 #include "recording_queue.h"
 #include "twins.h"
@@ -128,6 +129,15 @@ struct Layer : Bench {
 };
 
 }  // namespace
+
+TEST_CASE("gpu: a GPU that computes nothing is found out") {
+  Lists lists;
+  RecordingQueue queue(lists);
+  const std::string reason = self_check(queue);
+  CAPTURE(reason);
+  CHECK(reason.starts_with("its result of project is "));
+  CHECK(reason.ends_with(" away from the CPU's"));
+}
 
 TEST_CASE("gpu: a frame of the full depth is few dispatches") {
   Lists lists;

@@ -2,7 +2,6 @@
 // against portable C++: the kernels' arguments, and a barrier wherever one is needed.
 #include <doctest/doctest.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <set>
 #include <string>
@@ -23,27 +22,11 @@ bool refused(const ops::Case& c) {
   return c.op == ops::Op::kProject && c.epilogue == static_cast<int>(ops::Epilogue::kGelu);
 }
 
-bool of_the_codec(const ops::Case& c) {
-  return c.op == ops::Op::kLinear || c.op == ops::Op::kConv || c.op == ops::Op::kConvTranspose ||
-         (c.op == ops::Op::kAttend && c.bits == 32);
-}
-
 std::vector<float> results(ops::Ops& ops, const ops::Case& what) {
   ops::CaseRun run(ops, what, 7);
   run.run();
   if (what.op != ops::Op::kQuantize) run.run();  // which may change its input
   return run.results();
-}
-
-/// ||a - b|| / ||b||
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    norm += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 }  // namespace
@@ -67,11 +50,7 @@ TEST_CASE("metal: operations of ragged sizes") {
       CAPTURE(c.bits);
       CAPTURE(c.epilogue);
       const auto found = results(*metal, c), expected = results(portable, c);
-      if (c.op == ops::Op::kSample || c.op == ops::Op::kQuantize) {
-        CHECK(found == expected);
-      } else {
-        CHECK(distance(found, expected) < (of_the_codec(c) ? 1e-3 : 8e-3));
-      }
+      CHECK(ops::distance(found, expected) <= ops::tolerance(c));
       tried.insert(c.op);
     }
     CHECK(tried == all);

@@ -2,8 +2,6 @@
 // contract of ops.h; and the same with one thread and with several.
 #include <doctest/doctest.h>
 
-#include <cmath>
-
 #include "cpu/cpu_ops.h"
 #include "ops/case_run.h"
 
@@ -18,21 +16,6 @@ std::vector<float> results(const ops::Case& what, cpu::Isa isa, int threads) {
   return run.results();
 }
 
-/// ||a - b|| / ||b||
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    norm += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference / norm);
-}
-
-bool of_the_codec(const ops::Case& c) {
-  return c.op == ops::Op::kLinear || c.op == ops::Op::kConv || c.op == ops::Op::kConvTranspose;
-}
-
 void check(const ops::Case& c) {
   CAPTURE(ops::name_of(c.op));
   CAPTURE(c.name);
@@ -44,11 +27,7 @@ void check(const ops::Case& c) {
   for (const cpu::Isa isa : cpu::supported_isas()) {
     CAPTURE(cpu::name_of(isa));
     const auto found = results(c, isa, 3);
-    if (c.op == ops::Op::kQuantize || c.op == ops::Op::kSample || c.op == ops::Op::kSelect) {
-      CHECK(found == expected);
-    } else {
-      CHECK(distance(found, expected) < (of_the_codec(c) ? 1e-3 : 8e-3));
-    }
+    CHECK(ops::distance(found, expected) <= ops::tolerance(c));
     CHECK(found == results(c, isa, 1));
   }
 }
