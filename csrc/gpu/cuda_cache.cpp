@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <string_view>
 #include <system_error>
 
@@ -67,8 +68,9 @@ std::filesystem::path cached_path(const std::filesystem::path& folder, const std
 
 std::optional<std::string> read_cached(const std::filesystem::path& path, const std::string& key) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) return std::nullopt;
-  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  std::ostringstream content;
+  if (!in || !(content << in.rdbuf())) return std::nullopt;
+  const std::string bytes = content.str();
   const std::string_view all = bytes;
   if (all.size() < 8) return std::nullopt;
   const std::string_view body = all.substr(0, all.size() - 8);

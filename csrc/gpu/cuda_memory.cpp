@@ -31,7 +31,9 @@ Address allocate_device(Gpu& gpu, std::size_t bytes) {
                       gigabytes(gpu.free_bytes()) + ". Close other programs on it, or load fewer bits per weight.");
   }
   gpu.driver.check(result, "allocate");
-  gpu.driver.check(gpu.driver.fill(out, 0, bytes, gpu.stream), "allocate");
+  const Result filled = gpu.driver.fill(out, 0, bytes, gpu.stream);
+  if (filled != kSuccess) gpu.driver.release(out);
+  gpu.driver.check(filled, "allocate");
   return out;
 }
 

@@ -1,6 +1,8 @@
 // csrc/gpu/cuda_queue.cpp: kernels from their sources, and lists as CUDA graphs.
 #include "gpu/cuda_queue.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -8,6 +10,7 @@
 #include <exception>
 #include <map>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -113,6 +116,7 @@ class GraphBuilder {
 
   void barrier() { lanes_[lane_].barrier(); }
   void go_to_lane(int lane) {
+    if (lane_ > lane && lane != 0) go_to_lane(0);  // another pair of lanes, which comes after both
     const int from = std::exchange(lane_, lane);
     if (from == lane) return;
     Lane& main = lanes_[0];
@@ -340,7 +344,10 @@ void CudaQueue::prepare(const std::vector<std::string>& names) {
   };
   std::vector<std::thread> threads;
   const std::size_t most = std::min<std::size_t>({jobs.size(), std::thread::hardware_concurrency(), kMaxCompilers});
-  for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
+  try {
+    for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
+  } catch (const std::system_error&) {  // those that there are will do
+  }
   work();
   for (std::thread& thread : threads) thread.join();
   for (const Job& job : jobs) {
@@ -457,6 +464,19 @@ int cuda_device_count(const std::string& path) {
     return driver.init(0) == kSuccess && driver.device_count(&count) == kSuccess ? count : 0;
   } catch (const DeviceError&) {
     return 0;
+  }
+}
+
+bool cuda_is_here(const std::string& path) {
+  constexpr Result kStubLibrary = 34;
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return false;
+  dlclose(library);
+  try {
+    const Result found = Driver::open(path).init(0);
+    return found != kNoDevice && found != kStubLibrary && (found != kSuccess || cuda_device_count(path) > 0);
+  } catch (const DeviceError&) {
+    return true;
   }
 }
 

@@ -33,5 +33,8 @@ std::unique_ptr<Queue> make_cuda_queue(CudaOptions options);
 
 /// How many NVIDIA GPUs there are; 0 where there is no usable driver.
 int cuda_device_count(const std::string& driver = "libcuda.so.1");
+/// Whether there is an NVIDIA GPU, or a driver that says something else than that there is none: make_cuda_queue()
+/// knows what is wrong with it.
+bool cuda_is_here(const std::string& driver = "libcuda.so.1");
 
 }  // namespace personaplex::gpu

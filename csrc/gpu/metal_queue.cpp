@@ -6,6 +6,7 @@
 #include <exception>
 #include <map>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -97,7 +98,10 @@ void at_once(std::size_t count, const Function& f) {
   };
   std::vector<std::thread> threads;
   const std::size_t most = std::min<std::size_t>({count, std::thread::hardware_concurrency(), kMaxCompilers});
-  for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
+  try {
+    for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
+  } catch (const std::system_error&) {  // those that there are will do
+  }
   work();
   for (std::thread& thread : threads) thread.join();
   for (const std::exception_ptr& error : errors) {

@@ -7,7 +7,7 @@
 
 namespace personaplex::gpu {
 
-/// Why not, as the end of a sentence; empty: they can.
-std::string obstacle(const Config& config);
+/// Why not, with keys and values of so many bits, as the end of a sentence; empty: they can.
+std::string obstacle(const Config& config, int kv_bits);
 
 }  // namespace personaplex::gpu

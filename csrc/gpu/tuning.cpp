@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "core/error.h"
 #include "gpu/operands.h"
 
 namespace personaplex::gpu {
@@ -160,6 +161,7 @@ bool fits(const Job& job, const Tile& tile) {
     return false;
   }
   if ((tile.split > 1 && !kind.splits) || (tile.passes > 1 && !kind.passes)) return false;
+  if (job.op == Op::kAttendProject && tile.passes > 1) return false;
   if (job.op == Op::kAttend) return tile.split <= kMostParts;
   if (job.op == Op::kLinear && (tile.split & (tile.split - 1)) != 0) return false;  // see codec_linear.metal
   const std::int64_t all = tile.slots() * tile.passes;
@@ -192,8 +194,14 @@ Tile rule_for(const Job& job, const Queue& queue) {
     case Op::kConv:
       return conv_rule(job);
     default:
-      return product_rule(job);
+      break;
   }
+  const Tile out = product_rule(job);
+  if (!fits(job, out)) {
+    bad_argument("GpuOps", "no kernel takes " + job.kernel + "* with [" + std::to_string(job.n) + ", " +
+                               std::to_string(job.k) + "] in whole heads of " + std::to_string(job.whole) + " rows.");
+  }
+  return out;
 }
 
 std::vector<Tile> candidates(const Job& job, const Queue& queue) {

@@ -134,7 +134,9 @@ std::unique_ptr<Engine> choose_engine(const Weights& weights, const ModelOptions
   if (options.engine != "graph") {
     info.engine_note = against_fused(options, device);
     if (info.engine_note.empty()) info.engine_note = fused_obstacle(weights);
-    if (info.engine_note.empty() && device.queue != nullptr) info.engine_note = gpu::obstacle(weights.config);
+    if (info.engine_note.empty() && device.queue != nullptr) {
+      info.engine_note = gpu::obstacle(weights.config, options.kv_bits);
+    }
     if (info.engine_note.empty()) return make_fused(weights, options, device, info);
     if (options.engine == "fused") {
       throw WeightsError("[load] the fused engine cannot run this model: " + info.engine_note +

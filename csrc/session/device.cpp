@@ -52,7 +52,7 @@ std::unique_ptr<gpu::Queue> open_metal(const ModelOptions&) {
 #endif
 }
 
-bool cuda_is_here(const ModelOptions& options) { return gpu::cuda_device_count(options.cuda.driver) > 0; }
+bool cuda_is_here(const ModelOptions& options) { return gpu::cuda_is_here(options.cuda.driver); }
 
 std::unique_ptr<gpu::Queue> open_cuda(const ModelOptions& options) {
   return gpu::make_cuda_queue({.nvrtc = options.cuda.nvrtc,
@@ -161,7 +161,7 @@ Device open_device(const ModelOptions& options) {
 bool mlx_has(const std::string& kind) { return kind == "metal" ? kMetal.in_mlx() : kCuda.in_mlx(); }
 
 std::map<std::string, bool> available_devices() {
-  return {{"cpu", true}, {"metal", has(kMetal, {})}, {"cuda", has(kCuda, {})}};
+  return {{"cpu", true}, {"metal", has(kMetal, {})}, {"cuda", kCuda.in_mlx() || gpu::cuda_device_count() > 0}};
 }
 
 }  // namespace personaplex

@@ -117,8 +117,10 @@ std::shared_ptr<Snapshot> Session::snapshot() const {
 
 void Session::restore(const Snapshot& snapshot) {
   if (!snapshot.state) throw DeviceError("[Session.restore] the snapshot's model was unloaded.");
-  state_ = snapshot.state->clone();
-  origin_ = snapshot.state->clone();
+  auto state = snapshot.state->clone();  // both, before anything changes: there may not be memory for two
+  auto origin = snapshot.state->clone();
+  state_ = std::move(state);
+  origin_ = std::move(origin);
   voice_columns_.clear();
   voice_ring_.clear();
   probe_.clear();

@@ -483,10 +483,13 @@ TEST_CASE("cuda: what a machine may lack") {
   o.driver = "libno-such-driver.so.1";
   CHECK(has(refused(o), "expected NVIDIA's driver library libno-such-driver.so.1"));
   CHECK(cuda_device_count(o.driver) == 0);
+  CHECK(!cuda_is_here(o.driver));
   o.driver = "libm.so.6";
   CHECK(has(refused(o), "libm.so.6 has no cuInit"));
+  CHECK(cuda_is_here(o.driver));  // something is, and make_cuda_queue() says what is wrong with it
   o = options();
   CHECK(cuda_device_count(kFake) == 1);
+  CHECK(cuda_is_here(kFake));
 
   o.device = 1;
   CHECK(has(refused(o), "expected an NVIDIA GPU number 1, found 1"));
@@ -494,6 +497,7 @@ TEST_CASE("cuda: what a machine may lack") {
   fake.devices = 0;
   CHECK(has(refused(o), "expected an NVIDIA GPU number 0, found 0"));
   CHECK(cuda_device_count(kFake) == 0);
+  CHECK(!cuda_is_here(kFake));
   fake.devices = 1;
   fake.major = 6;
   fake.minor = 1;

@@ -94,11 +94,11 @@ TEST_CASE("device: auto takes a GPU for the fused engine, with every kernel's te
 }
 
 TEST_CASE("device: what the kernels cannot run is known before the upload") {
-  CHECK(gpu::obstacle(Config{}).empty());
+  CHECK(gpu::obstacle(Config{}, 8).empty());
   const auto of = [](const std::function<void(Config&)>& change) {
     Config c;
     change(c);
-    return gpu::obstacle(c);
+    return gpu::obstacle(c, 8);
   };
   CHECK(of([](Config& c) { c.mimi.dimension = 1024; }) ==
         "its GPU kernels take a Mimi dimension of at most 512, and this model's is 1024");
@@ -106,6 +106,8 @@ TEST_CASE("device: what the kernels cannot run is known before the upload") {
   CHECK(has(of([](Config& c) { c.mimi.num_heads = 2; }), "a head size in Mimi of at most 128"));
   CHECK(has(of([](Config& c) { c.mimi.num_heads = 256; }), "a multiple of 4 values, and this model's have 2"));
   CHECK(has(of([](Config& c) { c.mimi.context = 512; }), "a Mimi context of at most 511"));
+  CHECK(has(of([](Config& c) { c.depformer_num_heads = 1024; }), "in the depformer of an even size"));
+  CHECK(has(of([](Config& c) { c.dim = 80 * c.num_heads; }), "int8 keys and values of heads of 32"));
   CHECK(has(of([](Config& c) { c.depformer_dim = 1020; }), "a depformer_dim that is a multiple of 8"));
 }
 

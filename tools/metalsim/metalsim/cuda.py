@@ -104,6 +104,8 @@ def _translate(text: str, constants: Constants) -> _Translation:
 
     memory, wrappers = {}, []
     awaits = "msl_cuda::await_inputs(" in text
+    if awaits and len(kernels) > 1:
+        raise CompileError("AWAIT_INPUTS() stands in a file of several kernels: those without it would never wait")
     for host_name, expression in expressions:
         kernel = kernels[re.sub(r"<.*", "", expression.split("::")[-1], flags=re.DOTALL).strip()]
         wrappers.append(_wrapper(host_name, f"msl_{expression}" if expression in plain else expression, kernel, awaits))
