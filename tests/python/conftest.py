@@ -1,6 +1,7 @@
 """Shared by all tests: caches in a temporary directory, one tiny random model, and hypothesis without deadlines."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ os.environ["PERSONAPLEX_CACHE"] = str(Path(_caches.name) / "personaplex")
 os.environ["HF_HOME"] = str(Path(_caches.name) / "huggingface")
 for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HUGGINGFACE_HUB_CACHE"):
     os.environ.pop(name, None)
+
+# A shell's background jobs ignore Ctrl-C, and so would what is tested here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))  # check, folder, tensors, weights
 
