@@ -5,15 +5,16 @@ python tools/performance_table.py           # rewrites README.md
 python tools/performance_table.py --print   # only shows it
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import marked_table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-BEGIN, END = "<!-- performance: tools/performance_table.py -->", "<!-- end of performance -->"
+MARKERS = ("<!-- performance: tools/performance_table.py -->", "<!-- end of performance -->")
 _HEAD = """\
 | machine | engine | weights | frames remembered | ms a frame: p50, p99 | real-time factor | of memory speed | memory |
 |---|---|---|---|---|---|---|---|
@@ -34,15 +35,6 @@ def newest(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(found: list[dict[str, Any]]) -> str:
     return _HEAD + "".join(_row(result) for result in newest(found))
-
-
-def insert(page: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
-    """The page with `text` between its markers; ValueError where they are missing."""
-    before, begin, rest = page.partition(markers[0])
-    _, end, after = rest.partition(markers[1])
-    if not begin or not end:
-        raise ValueError(f"the page has no {markers[0]} ... {markers[1]}")
-    return f"{before}{begin}\n{text}{end}{after}"
 
 
 def _machine(result: dict[str, Any]) -> str:
@@ -88,18 +80,5 @@ def _ms(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="show the table, change nothing")
-    options = parser.parse_args()
-    text = table(results())
-    if options.print:
-        print(text, end="")
-        return 0
-    readme = ROOT / "README.md"
-    readme.write_text(insert(readme.read_text("utf-8"), text), "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(marked_table.main(__doc__, ROOT / "README.md", MARKERS, lambda: table(results())))

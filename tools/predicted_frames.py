@@ -8,16 +8,16 @@ A frame is predicted as bytes / bandwidth + dispatches * gap + fixed. Bytes come
 bench/results that was measured on a GPU; what a Mac does with them from figures that others have published.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import marked_table
 import performance_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- predictions: tools/predicted_frames.py -->", "<!-- end of predictions -->"
+MARKERS = ("<!-- predictions: tools/predicted_frames.py -->", "<!-- end of predictions -->")
 CONTEXTS = (250, 1500, 3000)
 POSITION_BYTES = 32 * 2 * 4096 * 2  # layers, keys and values, dim, bfloat16
 DISPATCHES = 520  # of a frame on Metal, as tests/cpp/test_gpu_ops.cpp counts them
@@ -83,17 +83,5 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="show the table, change nothing")
-    options = parser.parse_args()
-    text = table(performance_table.results())
-    if options.print:
-        print(text, end="")
-        return 0
-    PAGE.write_text(performance_table.insert(PAGE.read_text("utf-8"), text, (BEGIN, END)), "utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(marked_table.main(__doc__, PAGE, MARKERS, lambda: table(performance_table.results())))

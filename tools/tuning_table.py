@@ -5,16 +5,17 @@ python tools/tuning_table.py           # rewrites docs/performance.md
 python tools/tuning_table.py --print   # only shows it
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import marked_table
+
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "kernels" / "tuning" / "hopper.json"
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- tuning: tools/tuning_table.py -->", "<!-- end of tuning -->"
+MARKERS = ("<!-- tuning: tools/tuning_table.py -->", "<!-- end of tuning -->")
 _HEAD = """\
 | operation | n x k | bits | columns | us | tile, simdgroups, split, passes | gain over the rule | over the worst |
 |---|---|---|---|---|---|---|---|
@@ -33,27 +34,5 @@ def _row(job: dict[str, Any]) -> str:
     return f"| {op} | {size} | {job['us']:.1f} | {tile} | {gains} |\n"
 
 
-def insert(page: str, text: str) -> str:
-    """The page with `text` between its markers; ValueError where they are missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"docs/performance.md has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{text}{END}{after}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="show the table and write nothing")
-    options = parser.parse_args()
-    text = table(json.loads(TABLE.read_text("utf-8")))
-    if options.print:
-        print(text, end="")
-        return 0
-    page = PAGE.read_text("utf-8")
-    PAGE.write_text(insert(page, text), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(marked_table.main(__doc__, PAGE, MARKERS, lambda: table(json.loads(TABLE.read_text("utf-8")))))

@@ -11,7 +11,7 @@
 namespace personaplex::gpu {
 
 /// The queue must outlive it.
-class BorrowedQueue final : public Queue {
+class BorrowedQueue : public Queue {
  public:
   explicit BorrowedQueue(Queue& queue) : queue_(queue) {}
   std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override {
@@ -23,6 +23,7 @@ class BorrowedQueue final : public Queue {
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     return queue_.record(std::move(dispatches));
   }
+  void prepare_next(List& list, const ops::Memory* state) override { queue_.prepare_next(list, state); }
   void run(List& list, const ops::Memory* state, bool again) override { queue_.run(list, state, again); }
   std::string device_name() const override { return queue_.device_name(); }
   std::size_t free_bytes() const override { return queue_.free_bytes(); }

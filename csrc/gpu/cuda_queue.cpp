@@ -4,17 +4,14 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 #include <map>
 #include <set>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "core/error.h"
+#include "gpu/at_once.h"
 #include "gpu/cuda_memory.h"
 
 namespace personaplex::gpu {
@@ -26,7 +23,6 @@ using namespace cuda;
 constexpr std::size_t kTwinBytes = std::size_t{1} << 20;  // of one stretch of inputs or outputs
 constexpr std::size_t kAlign = 256;
 constexpr unsigned kMaxGroupsYZ = 65535;
-constexpr std::size_t kMaxCompilers = 8;  // threads, of a few hundred MB each
 
 /// Machine code on the GPU. Its kernel and lists hold it.
 struct LoadedModule {
@@ -323,37 +319,17 @@ void CudaQueue::prepare(const std::vector<std::string>& names) {
     std::string name;
     const Text* text;
     std::string program;
-    std::exception_ptr error;
   };
   std::vector<Job> jobs;
   for (const std::string& name : std::set<std::string>(names.begin(), names.end())) {
     if (kernels_.contains(name)) continue;
     const auto text = texts_.find(name);
     if (text == texts_.end()) throw DeviceError("[CudaQueue.kernel] expected a kernel's host_name, got " + name + ".");
-    jobs.push_back({name, &text->second, {}, nullptr});
+    jobs.push_back({name, &text->second, {}});
   }
-  std::atomic<std::size_t> next{0};
-  const auto work = [&] {
-    for (std::size_t i = next++; i < jobs.size(); i = next++) {
-      try {
-        jobs[i].program = compiler_.compile(*jobs[i].text->source, jobs[i].text->kernel);
-      } catch (...) {
-        jobs[i].error = std::current_exception();
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  const std::size_t most = std::min<std::size_t>({jobs.size(), std::thread::hardware_concurrency(), kMaxCompilers});
-  try {
-    for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
-  } catch (const std::system_error&) {  // those that there are will do
-  }
-  work();
-  for (std::thread& thread : threads) thread.join();
-  for (const Job& job : jobs) {
-    if (job.error != nullptr) std::rethrow_exception(job.error);
-    load(job.name, job.program);
-  }
+  at_once(jobs.size(),
+          [&](std::size_t i) { jobs[i].program = compiler_.compile(*jobs[i].text->source, jobs[i].text->kernel); });
+  for (const Job& job : jobs) load(job.name, job.program);
 }
 
 void CudaQueue::load(const std::string& name, const std::string& program) {

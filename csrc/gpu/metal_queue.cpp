@@ -2,15 +2,13 @@
 #include "gpu/metal_queue.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
 #include <map>
 #include <set>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "core/error.h"
+#include "gpu/at_once.h"
 #include "gpu/metal_gpu.h"
 #include "gpu/metal_keep_warm.h"
 
@@ -23,7 +21,6 @@ using namespace metal;
 constexpr std::size_t kMaxBuffers = 31;    // that a kernel can have, params included
 constexpr std::size_t kMaxParams = 4096;   // bytes that setBytes takes
 constexpr std::size_t kArgumentAlign = 4;  // and that of what the kernel reads there, which it knows
-constexpr std::size_t kMaxCompilers = 8;   // threads
 
 struct MetalKernel final : Kernel {
   std::shared_ptr<Gpu> gpu;
@@ -78,34 +75,6 @@ void check_dispatch(const Dispatch& d, const MetalKernel& kernel) {
     if (memory->use == ops::Use::kInput && a.written) {
       wrong(which + ": expected no kernel to write an input, which the host writes.");
     }
-  }
-}
-
-/// Calls f(0) to f(count - 1) on several threads. Throws what the first of them threw.
-template <typename Function>
-void at_once(std::size_t count, const Function& f) {
-  std::atomic<std::size_t> next{0};
-  std::vector<std::exception_ptr> errors(count);
-  const auto work = [&] {
-    const Pool pool;
-    for (std::size_t i = next++; i < count; i = next++) {
-      try {
-        f(i);
-      } catch (...) {
-        errors[i] = std::current_exception();
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  const std::size_t most = std::min<std::size_t>({count, std::thread::hardware_concurrency(), kMaxCompilers});
-  try {
-    for (std::size_t i = 1; i < most; ++i) threads.emplace_back(work);
-  } catch (const std::system_error&) {  // those that there are will do
-  }
-  work();
-  for (std::thread& thread : threads) thread.join();
-  for (const std::exception_ptr& error : errors) {
-    if (error != nullptr) std::rethrow_exception(error);
   }
 }
 
@@ -176,7 +145,10 @@ void MetalQueue::prepare(const std::vector<std::string>& names) {
   }
   const std::vector<const MetalSource*> sources(unread.begin(), unread.end());
   std::vector<Ref<MTL::Library>> libraries(sources.size());
-  at_once(sources.size(), [&](std::size_t i) { libraries[i] = compile(*sources[i]); });
+  at_once(sources.size(), [&](std::size_t i) {
+    const Pool pool;
+    libraries[i] = compile(*sources[i]);
+  });
   for (std::size_t i = 0; i < sources.size(); ++i) libraries_[sources[i]] = libraries[i];
 
   std::vector<std::unique_ptr<MetalKernel>> kernels;
@@ -185,7 +157,10 @@ void MetalQueue::prepare(const std::vector<std::string>& names) {
     kernels.back()->name = name;
     kernels.back()->gpu = gpu_;
   }
-  at_once(kernels.size(), [&](std::size_t i) { make_pipeline(*kernels[i]); });
+  at_once(kernels.size(), [&](std::size_t i) {
+    const Pool pool;
+    make_pipeline(*kernels[i]);
+  });
   for (auto& kernel : kernels) kernels_[kernel->name] = std::move(kernel);
 }
 

@@ -410,7 +410,7 @@ std::size_t CaseRun::bytes(const Case& c) {
   return 0;
 }
 
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
+double distance(std::span<const float> a, std::span<const float> b) {
   if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
   double difference = 0, norm = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "ops/cases.h"
@@ -38,7 +39,7 @@ class CaseRun {
 };
 
 /// ||a - b|| / ||b||; infinite for other sizes and for what is not finite.
-double distance(const std::vector<float>& a, const std::vector<float>& b);
+double distance(std::span<const float> a, std::span<const float> b);
 /// What two implementations' results of a case may be apart, by the contracts in ops.h: 0 for tokens and codes.
 double tolerance(const Case& what);
 

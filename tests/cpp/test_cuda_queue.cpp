@@ -1,6 +1,5 @@
 // tests/cpp/test_cuda_queue.cpp: the CUDA queue in front of a fake driver and compiler: what is copied when, what
 // depends on what, the conversation's block, the cache, and every error's words.
-#include <dlfcn.h>
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,27 +16,17 @@
 #include <vector>
 
 #include "core/error.h"
-#include "fake_cuda.h"
 #include "gpu/cuda_compiler.h"
 #include "gpu/cuda_queue.h"
 #include "gpu/read_bandwidth.h"
+#include "load_fake_cuda.h"
+#include "words.h"
 
 using namespace personaplex;
 using namespace personaplex::gpu;
 namespace fs = std::filesystem;
 
 namespace {
-
-const std::string kFake = PERSONAPLEX_FAKE_CUDA;
-
-FakeCuda& fake_at(const std::string& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  REQUIRE_MESSAGE(library != nullptr, dlerror());
-  void* symbol = dlsym(library, "fake_cuda");
-  FakeCudaGetter get = nullptr;
-  std::memcpy(&get, &symbol, sizeof get);
-  return *get();
-}
 
 struct AddParams {
   std::int32_t n;
@@ -55,9 +44,7 @@ void add_body(void** params, const unsigned* groups, unsigned threads) {
 
 /// A fake GPU as new, with one kernel.
 FakeCuda& fresh() {
-  FakeCuda& fake = fake_at(kFake);
-  CHECK(fake.alive == 0);  // the test before gave everything back
-  fake = FakeCuda{};
+  FakeCuda& fake = new_fake();
   fake.kernels["add_f32"] = {{8, 8, sizeof(AddParams)}, add_body};
   fake.kernels["plain"] = {{8}, [](void**, const unsigned*, unsigned) {}};
   return fake;
@@ -74,23 +61,6 @@ CudaOptions options() {
   o.driver = o.nvrtc = kFake;
   o.sources = {{"one.metal", "text one", {{"add_f32", "add<float>"}, {"plain", "plain"}}}};
   return o;
-}
-
-std::string words_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const DeviceError& e) {
-    return e.what();
-  } catch (const std::invalid_argument& e) {
-    return std::string("invalid: ") + e.what();
-  }
-  return "(nothing thrown)";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) MESSAGE(text);
-  return found;
 }
 
 Dispatch add(Queue& queue, Argument x, Argument y, int n, float factor, bool barrier = true) {

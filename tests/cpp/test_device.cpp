@@ -1,44 +1,28 @@
 // tests/cpp/test_device.cpp: which device a model takes where there is an NVIDIA GPU, in front of a fake driver, and
 // what is said of one that cannot be used.
-#include <dlfcn.h>
 #include <doctest/doctest.h>
 #include <mlx/backend/cuda/cuda.h>
 #include <mlx/backend/metal/metal.h>
 #include <mlx/mlx.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <string>
 
 #include "checkpoint/weights.h"
 #include "core/error.h"
-#include "fake_cuda.h"
 #include "gpu/kernel_source.h"
 #include "gpu/obstacle.h"
 #include "graph/op.h"
+#include "load_fake_cuda.h"
 #include "session/choose_engine.h"
 #include "session/device.h"
 #include "session/model.h"
+#include "words.h"
 
 using namespace personaplex;
 
 namespace {
-
-const std::string kFake = PERSONAPLEX_FAKE_CUDA;
-
-/// A fake GPU as new, on which nothing has been left.
-FakeCuda& fresh() {
-  void* library = dlopen(kFake.c_str(), RTLD_NOW | RTLD_LOCAL);
-  REQUIRE_MESSAGE(library != nullptr, dlerror());
-  void* symbol = dlsym(library, "fake_cuda");
-  FakeCudaGetter get = nullptr;
-  std::memcpy(&get, &symbol, sizeof get);
-  FakeCuda& fake = *get();
-  CHECK(fake.alive == 0);
-  fake = FakeCuda{};
-  return fake;
-}
 
 ModelOptions options(const std::string& device) {
   ModelOptions o;
@@ -46,23 +30,6 @@ ModelOptions options(const std::string& device) {
   o.device = device;
   o.cuda.driver = o.cuda.nvrtc = kFake;
   return o;
-}
-
-std::string words_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const DeviceError& e) {
-    return e.what();
-  } catch (const std::invalid_argument& e) {
-    return std::string("invalid: ") + e.what();
-  }
-  return "(nothing thrown)";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) MESSAGE(text);
-  return found;
 }
 
 /// No NVRTC, whatever this machine has.
@@ -78,7 +45,7 @@ bool mlx_has_a_gpu() { return mlx::core::metal::is_available() || mlx::core::cu:
 
 TEST_CASE("device: auto takes a GPU for the fused engine, with every kernel's text") {
   if (mlx_has_a_gpu()) return;
-  fresh();
+  new_fake();
   for (const char* name : {"auto", "gpu", "cuda"}) {
     const Device device = open_device(options(name));
     CHECK(device.kind == "cuda");
@@ -113,7 +80,7 @@ TEST_CASE("device: what the kernels cannot run is known before the upload") {
 
 TEST_CASE("device: without NVRTC auto takes the CPU and says why") {
   if (mlx_has_a_gpu()) return;
-  fresh();
+  new_fake();
   const NoNvrtc none;
   const Device device = open_device(options("auto"));
   CHECK(device.kind == "cpu");
@@ -129,7 +96,7 @@ TEST_CASE("device: without NVRTC auto takes the CPU and says why") {
 
 TEST_CASE("device: a machine without a GPU has no note, and an error where one is asked for") {
   if (mlx_has_a_gpu()) return;
-  fresh().devices = 0;
+  new_fake().devices = 0;
   CHECK(open_device(options("auto")).kind == "cpu");
   CHECK(open_device(options("auto")).note.empty());
   CHECK(has(words_of([] { open_device(options("cuda")); }), "[load] device 'cuda' is not available: "));
@@ -141,7 +108,7 @@ TEST_CASE("device: a machine without a GPU has no note, and an error where one i
 }
 
 TEST_CASE("device: a model that does not fit is refused before it is copied") {
-  FakeCuda& fake = fresh();
+  FakeCuda& fake = new_fake();
   fake.free_bytes = std::size_t{100} << 20;
   const std::string words = words_of([] { Model model(options("cuda")); });
   CHECK(has(words, "[load] expected 0."));
@@ -153,7 +120,7 @@ TEST_CASE("device: a model that does not fit is refused before it is copied") {
 
 TEST_CASE("device: where the fused engine cannot run a model, auto takes the CPU and nothing else is left open") {
   if (mlx_has_a_gpu()) return;
-  FakeCuda& fake = fresh();
+  FakeCuda& fake = new_fake();
   Weights weights = random_weights(random_config("tiny"), 1, {});
   weights.temporal.text_linear.weight.dtype = DType::kF16;
   ModelInfo info;
@@ -171,7 +138,7 @@ TEST_CASE("device: where the fused engine cannot run a model, auto takes the CPU
 }
 
 TEST_CASE("device: options of the CPU are refused on a GPU") {
-  fresh();
+  new_fake();
   auto o = options("cuda");
   o.threads = 2;
   CHECK(has(words_of([&] { Model model(o); }), "invalid: [load] threads=2 is of the CPU"));

@@ -20,6 +20,7 @@
 #include "checkpoint/weights.h"
 #include "core/error.h"
 #include "engine/engine.h"
+#include "gpu/borrowed_queue.h"
 #include "gpu/gpu_ops.h"
 #include "gpu/kernel_source.h"
 #include "metalsim_objc.h"
@@ -31,27 +32,16 @@ using namespace personaplex::gpu;
 namespace {
 
 /// The real queue, but for one of the barriers of the lists that it records.
-class Careless final : public Queue {
+class Careless final : public BorrowedQueue {
  public:
-  Careless(std::unique_ptr<Queue> queue, int dropped) : queue_(std::move(queue)), dropped_(dropped) {}
-  std::unique_ptr<ops::Memory> allocate(std::size_t bytes, ops::Use use) override {
-    return queue_->allocate(bytes, use);
-  }
-  const Kernel& kernel(const std::string& name) override { return queue_->kernel(name); }
-  bool has(const std::string& name) const override { return queue_->has(name); }
-  void prepare(const std::vector<std::string>& names) override { queue_->prepare(names); }
+  Careless(std::unique_ptr<Queue> queue, int dropped)
+      : BorrowedQueue(*queue), queue_(std::move(queue)), dropped_(dropped) {}
   std::unique_ptr<List> record(std::vector<Dispatch> dispatches) override {
     for (Dispatch& d : dispatches) {
       if (d.barrier && count_++ == dropped_) d.barrier = false;
     }
     return queue_->record(std::move(dispatches));
   }
-  void prepare_next(List& list, const ops::Memory* state) override { queue_->prepare_next(list, state); }
-  void run(List& list, const ops::Memory* state, bool again) override { queue_->run(list, state, again); }
-  std::string device_name() const override { return queue_->device_name(); }
-  int cores() const override { return queue_->cores(); }
-  std::size_t free_bytes() const override { return queue_->free_bytes(); }
-  std::size_t cache_bytes() const override { return queue_->cache_bytes(); }
 
  private:
   std::unique_ptr<Queue> queue_;

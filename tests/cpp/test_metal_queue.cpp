@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "gpu/metal_queue.h"
 #include "metalsim_objc.h"
+#include "words.h"
 
 using namespace personaplex;
 using namespace personaplex::gpu;
@@ -75,23 +76,6 @@ struct Mac {
   }
   ~Mac() { CHECK(metalsim::objc::alive_classes() == ""); }
 };
-
-std::string words_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const DeviceError& e) {
-    return e.what();
-  } catch (const std::invalid_argument& e) {
-    return std::string("invalid: ") + e.what();
-  }
-  return "(nothing thrown)";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  const bool found = text.find(part) != std::string::npos;
-  if (!found) MESSAGE(text);
-  return found;
-}
 
 Dispatch make(Queue& queue, const std::string& kernel, std::vector<Argument> arguments, AddParams params,
               bool barrier = true) {

@@ -9,6 +9,7 @@
 #include "gpu/autotune.h"
 #include "gpu/tuning.h"
 #include "recording_queue.h"
+#include "words.h"
 
 using namespace personaplex;
 using namespace personaplex::gpu;
@@ -42,8 +43,6 @@ std::string error_of(const std::string& text) {
   }
   return "";
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 struct Variable {
   explicit Variable(const std::string& value) { setenv("PERSONAPLEX_TUNING", value.c_str(), 1); }

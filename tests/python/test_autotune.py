@@ -1,6 +1,5 @@
 """bench/kernels.py --autotune: what is tried, chosen, written and continued, on a GPU that is none."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,10 +11,12 @@ from personaplex import _core
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 TUNING = BENCH.parent / "kernels" / "tuning"
-sys.path.insert(0, str(BENCH))
+sys.path[:0] = [str(BENCH), str(BENCH.parent / "tools")]
 
 import autotune  # noqa: E402
 import kernels  # noqa: E402
+import marked_table  # noqa: E402
+import tuning_table  # noqa: E402
 
 
 def tile(name: str, simdgroups: int = 8, split: int = 1, passes: int = 1) -> SimpleNamespace:
@@ -192,16 +193,11 @@ def test_committed_tables_are_read_and_say_where_they_come_from(path):
 
 
 def test_the_page_shows_the_table():
-    spec = importlib.util.spec_from_file_location("tuning_table", BENCH.parent / "tools" / "tuning_table.py")
-    assert spec
-    assert spec.loader
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    page = tool.PAGE.read_text("utf-8")
-    text = tool.table(json.loads(tool.TABLE.read_text("utf-8")))
-    assert tool.insert(page, text) == page, "run tools/tuning_table.py"
+    page = tuning_table.PAGE.read_text("utf-8")
+    text = tuning_table.table(json.loads(tuning_table.TABLE.read_text("utf-8")))
+    assert marked_table.insert(page, text, tuning_table.MARKERS) == page, "run tools/tuning_table.py"
     with pytest.raises(ValueError, match="has no <!-- tuning"):
-        tool.insert("nothing", text)
+        marked_table.insert("nothing", text, tuning_table.MARKERS)
 
 
 def test_a_gpu_that_is_not_there_is_said_so():

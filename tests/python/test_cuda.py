@@ -4,7 +4,7 @@ import functools
 import numpy as np
 import pytest
 from goldens import DATA, NAMES, check, load, prompted, talk, user_codes
-from test_fused import SAMPLED, conversation
+from test_fused import SAMPLED, check_clones, conversation
 
 from personaplex import _core, nvrtc
 from personaplex.cache_dir import cache_dir
@@ -61,13 +61,7 @@ def test_a_conversation_repeats_itself():
 
 def test_clones_share_a_past_and_go_their_own_ways():
     model = on_gpu(kv_bits=8)
-    session = prompted(model, "nano", SAMPLED, 1)
-    codes = user_codes("nano")
-    talk(session, codes[:3])
-    clones = [session.clone(seed=seed) for seed in (1, 1, 2)]
-    same, again, other = (talk(clone, codes[3:]).tobytes() for clone in clones)
-    assert same == again != other
-    assert talk(session, codes[3:]).tobytes() == same
+    check_clones(model)
     model.unload()
 
 

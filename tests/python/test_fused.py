@@ -77,8 +77,8 @@ def test_sessions_in_two_threads_give_what_they_give_alone():
     model.unload()
 
 
-def test_clones_share_a_past_and_go_their_own_ways():
-    model = fused("nano", kv_bits=8)
+def check_clones(model):
+    """Clones share a past and go their own ways, which depend on their seeds alone."""
     session = prompted(model, "nano", SAMPLED, 1)
     codes = user_codes("nano")
     talk(session, codes[:3])
@@ -86,6 +86,11 @@ def test_clones_share_a_past_and_go_their_own_ways():
     same, again, other = (talk(clone, codes[3:]).tobytes() for clone in clones)
     assert same == again != other
     assert talk(session, codes[3:]).tobytes() == same
+
+
+def test_clones_share_a_past_and_go_their_own_ways():
+    model = fused("nano", kv_bits=8)
+    check_clones(model)
     model.unload()
 
 

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+import marked_table  # noqa: E402
 import performance_table  # noqa: E402
 import predicted_frames  # noqa: E402
 
@@ -28,8 +29,7 @@ def result(**other: object) -> dict[str, object]:
 def test_the_page_shows_what_the_results_give():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     table = predicted_frames.table(performance_table.results())
-    markers = (predicted_frames.BEGIN, predicted_frames.END)
-    assert performance_table.insert(page, table, markers) == page, "run tools/predicted_frames.py"
+    assert marked_table.insert(page, table, predicted_frames.MARKERS) == page, "run tools/predicted_frames.py"
 
 
 def test_the_formula():

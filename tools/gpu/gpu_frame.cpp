@@ -26,21 +26,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double ms_since(Clock::time_point start) { return 1e3 * std::chrono::duration<double>(Clock::now() - start).count(); }
 
-double distance(const float* a, const float* b, std::size_t n) {
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    norm += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference / std::max(norm, 1e-30));
-}
-
 void compare(const char* what, const Probe& gpu, const Probe& cpu) {
   for (const auto& [name, t] : cpu) {
-    const TensorView& g = gpu.at(name);
-    std::printf("%s %s: off %.1e\n", what, name.c_str(),
-                distance(reinterpret_cast<const float*>(g.data), reinterpret_cast<const float*>(t.data),
-                         static_cast<std::size_t>(t.size())));
+    const auto floats = [](const TensorView& v) {
+      return std::span(reinterpret_cast<const float*>(v.data), static_cast<std::size_t>(v.size()));
+    };
+    std::printf("%s %s: off %.1e\n", what, name.c_str(), ops::distance(floats(gpu.at(name)), floats(t)));
   }
 }
 
@@ -87,7 +78,7 @@ void compare_engines(Engine& gpu, Engine& cpu) {
     Probe out, wanted;
     const auto audio = gpu.decode(*a, expected, frame % 2 == 1 ? &out : nullptr);
     const auto reference = cpu.decode(*b, expected, frame % 2 == 1 ? &wanted : nullptr);
-    std::printf("audio off %.1e\n", distance(audio.data(), reference.data(), audio.size()));
+    std::printf("audio off %.1e\n", ops::distance(audio, reference));
     if (frame % 2 == 1) compare("decode", out, wanted);
     FrameInput input{columns[static_cast<std::size_t>(frame)],
                      std::vector<int>(static_cast<std::size_t>(1 + gpu.depformer_steps()), 3),
