@@ -3,7 +3,7 @@
 #
 #   check.sh golden     every golden model at 16, 8 and 4 bits on device="cuda", and tests/python/test_cuda.py
 #   check.sh sanitize   the same on the smallest one under compute-sanitizer's memcheck and racecheck
-#   check.sh speed      frames of a 7B model with random weights: 4, 8 and 16 bits, contexts of 250 and 3000, also at the
+#   check.sh speed      frames of a 7B model with random weights: 4, 8 and 16 bits, contexts of 250 and 2990, also at the
 #                       pace of a conversation, beside the graph engine where MLX has CUDA; saved as bench/results/$NAME
 #   check.sh soak       30 minutes' worth of frames of it, without pauses: times and memory
 #
@@ -37,7 +37,7 @@ speed() {
   local bits save=(--save "${NAME:-gpu-fused}")
   for bits in 4 8 16; do
     "$python" bench/step_latency.py --random 7b --device cuda --bits "$bits" --context 250 "${save[@]}"
-    "$python" bench/step_latency.py --random 7b --device cuda --bits "$bits" --context 3000 "${save[@]}"
+    "$python" bench/step_latency.py --random 7b --device cuda --bits "$bits" --context 2990 "${save[@]}"
   done
   "$python" bench/step_latency.py --random 7b --device cuda --bits 4 --context 250 --paced "${save[@]}"
   if "$python" -c "import mlx.core as mx; raise SystemExit(not mx.cuda.is_available())"; then

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "gpu/gpu_ops.h"
 #include "gpu/kernel_source.h"
 #include "model/fused_engine.h"
+#include "ops/case_run.h"
 
 using namespace personaplex;
 
