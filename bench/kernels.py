@@ -96,7 +96,7 @@ class Gpu:
 
 
 def open_gpu(device: str) -> _core.GpuBench:
-    return _core.GpuBench(device, nvrtc.folder(), str(cache_dir() / "kernels"))
+    return _core.GpuBench(device, nvrtc.folders(), str(cache_dir() / "kernels"))
 
 
 def bandwidth(threads: int) -> float:

@@ -168,5 +168,5 @@ def _bandwidth(model: personaplex.Model) -> dict[str, list[float]]:
     if model.info["device"] == "cpu":
         return _core.read_bandwidth(**memory_of(model), passes=3)
     if model.info["device"] == "cuda" and model.info["engine"] == "fused":
-        return _core.read_gpu_bandwidth(passes=3, nvrtc=nvrtc.folder(), kernel_cache=str(cache_dir() / "kernels"))
+        return _core.read_gpu_bandwidth(passes=3, nvrtc=nvrtc.folders(), kernel_cache=str(cache_dir() / "kernels"))
     return {}

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <sstream>
 #include <system_error>
 
 #include "core/error.h"
@@ -129,7 +130,14 @@ CudaCompiler::Nvrtc::Nvrtc(const std::string& place) {
 }
 
 CudaCompiler::CudaCompiler(const std::string& nvrtc, fs::path cache, int capability, int driver)
-    : nvrtc_(std::make_unique<const Nvrtc>(nvrtc)), cache_(std::move(cache)) {
+    : cache_(std::move(cache)) {
+  std::istringstream places(nvrtc);
+  std::string place;
+  do {
+    std::getline(places, place, ':');
+    auto one = std::make_unique<const Nvrtc>(place);
+    if (nvrtc_ == nullptr || one->major <= driver / 1000) nvrtc_ = std::move(one);
+  } while (nvrtc_->major > driver / 1000 && !places.eof());
   if (nvrtc_->major > driver / 1000) {
     throw DeviceError("[CudaQueue] " + nvrtc_->name() + " makes programs for drivers of CUDA " +
                       std::to_string(nvrtc_->major) + " or newer, and this driver is for CUDA " +

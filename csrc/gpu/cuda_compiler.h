@@ -24,10 +24,11 @@ struct CudaSource {
 
 class CudaCompiler {
  public:
-  /// `nvrtc`: the library, or the folder of the nvidia-cuda-nvrtc package that holds it (itself or in lib/); empty:
-  /// where the system looks. The environment variable PERSONAPLEX_NVRTC goes before it. `cache`: a folder, made when
-  /// needed; empty: nothing is kept. `capability`: 90 for 9.0. `driver`: what cuDriverGetVersion says.
-  /// DeviceError: no NVRTC, one that is too new for the driver, or one that does not know the GPU.
+  /// `nvrtc`: the library, or the folder of the nvidia-cuda-nvrtc package that holds it (itself or in lib/), or
+  /// several with colons in between: the first one that the driver is new enough for; empty: where the system looks.
+  /// The environment variable PERSONAPLEX_NVRTC goes before it. `cache`: a folder, made when needed; empty: nothing is
+  /// kept. `capability`: 90 for 9.0. `driver`: what cuDriverGetVersion says. DeviceError: no NVRTC, one that is too new
+  /// for the driver, or one that does not know the GPU.
   CudaCompiler(const std::string& nvrtc, std::filesystem::path cache, int capability, int driver);
   ~CudaCompiler();
   CudaCompiler(const CudaCompiler&) = delete;

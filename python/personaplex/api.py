@@ -116,7 +116,7 @@ def load(
         kv_bits=kv_bits or 0,
         threads=threads or 0,
         compile=compile,
-        nvrtc=nvrtc.folder(),
+        nvrtc=nvrtc.folders(),
         kernel_cache=str(cache_folder(cache_dir) / "kernels"),
     )
     try:

@@ -4,16 +4,17 @@ import importlib.util
 from pathlib import Path
 
 
-def folder() -> str:
-    """The folder with libnvrtc of an installed nvidia-cuda-nvrtc or nvidia-cuda-nvrtc-cu12, the newest where there are
-    several; "" where there is none. It is not opened."""
+def folders() -> str:
+    """The folders with libnvrtc of all installed nvidia-cuda-nvrtc and nvidia-cuda-nvrtc-cu12, the newest first, with
+    colons in between: the first one that the driver is new enough for is taken. "" where there is none."""
     try:
         spec = importlib.util.find_spec("nvidia")
     except (ImportError, ValueError):
         return ""
     roots = [] if spec is None else spec.submodule_search_locations or []
     found = [path for root in roots for path in Path(root).glob("*/lib/libnvrtc.so.*")]
-    return str(max(found, key=lambda path: _version(path)).parent) if found else ""
+    newest_first = sorted(found, key=_version, reverse=True)
+    return ":".join(dict.fromkeys(str(path.parent) for path in newest_first))
 
 
 def _version(library: Path) -> tuple[int, ...]:

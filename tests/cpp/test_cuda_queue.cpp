@@ -480,9 +480,16 @@ TEST_CASE("cuda: what a machine may lack") {
   fake.driver_version = 12040;
   CHECK(has(refused(o), "NVRTC 13.0 makes programs for drivers of CUDA 13 or newer, and this driver is for CUDA 12.4"));
   CHECK(has(refused(o), "pip install nvidia-cuda-nvrtc-cu12"));
-  fake.driver_version = 13000;
 
   const Folder folder;
+  const fs::path older = folder.path / "libnvrtc.so.12";
+  fs::copy_file(kFake, older);
+  fake_at(older.string()).nvrtc_major = 12;
+  o.nvrtc = std::string(kFake) + ":" + older.string();
+  CHECK_NOTHROW(make_cuda_queue(o));
+  o.nvrtc = kFake;
+  fake.driver_version = 13000;
+
   const fs::path old = folder.path / "libcuda-old.so";
   fs::copy_file(kFake, old);
   fake_at(old.string()).driver_version = 11080;

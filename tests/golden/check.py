@@ -365,7 +365,7 @@ def open_model(checkpoint: str, golden: Golden, steps: str, options: Options, ex
         depformer_steps=golden.codebooks * (2 if steps == "16" else 1),
         dequantize=exact,
         threads=0 if exact else options.threads,
-        nvrtc=nvrtc.folder(),
+        nvrtc=nvrtc.folders(),
         kernel_cache=str(cache_dir() / "kernels"),
         **dict.fromkeys(parts, options.bits),
     )

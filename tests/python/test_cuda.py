@@ -21,7 +21,7 @@ def missing() -> str:
 
 
 def on_gpu(name: str = "nano", **options: object) -> _core.Model:
-    where = {"device": "cuda", "nvrtc": nvrtc.folder(), "kernel_cache": str(cache_dir() / "kernels")}
+    where = {"device": "cuda", "nvrtc": nvrtc.folders(), "kernel_cache": str(cache_dir() / "kernels")}
     return load(name, engine="fused", dtype="auto", **where, **options)
 
 
@@ -80,6 +80,6 @@ def test_a_saved_state_goes_on_as_it_did(tmp_path):
 
 
 def test_the_memory_is_read_fast():
-    speeds = _core.read_gpu_bandwidth(256, 2, nvrtc.folder(), str(cache_dir() / "kernels"))
+    speeds = _core.read_gpu_bandwidth(256, 2, nvrtc.folders(), str(cache_dir() / "kernels"))
     assert set(speeds) == {"read_memory_u1", "read_memory_u4", "read_memory_u8"}
     assert all(20 < np.median(passes) < 20_000 for passes in speeds.values())

@@ -27,19 +27,19 @@ def install(monkeypatch, site, package, version):
 
 
 def test_without_the_package_there_is_no_folder(monkeypatch, tmp_path):
-    assert nvrtc.folder() == ""
+    assert nvrtc.folders() == ""
     (tmp_path / "nvidia" / "cublas" / "lib").mkdir(parents=True)
     look_in(monkeypatch, tmp_path)
-    assert nvrtc.folder() == ""
+    assert nvrtc.folders() == ""
 
 
 @pytest.mark.parametrize(("package", "version"), [("cuda_nvrtc", 12), ("cu13", 13)])
 def test_finds_the_folder_of_either_package(monkeypatch, tmp_path, package, version):
     folder = install(monkeypatch, tmp_path, package, version)
-    assert nvrtc.folder() == folder
+    assert nvrtc.folders() == folder
 
 
-def test_takes_the_newest_wherever_it_lies(monkeypatch, tmp_path):
+def test_names_the_newest_first_wherever_it_lies(monkeypatch, tmp_path):
     newest = install(monkeypatch, tmp_path / "a", "cu13", 13)
-    install(monkeypatch, tmp_path / "b", "cuda_nvrtc", 12)
-    assert nvrtc.folder() == newest
+    older = install(monkeypatch, tmp_path / "b", "cuda_nvrtc", 12)
+    assert nvrtc.folders() == f"{newest}:{older}"

@@ -2,7 +2,8 @@
 # tools/gpu/check.sh: what only a machine with an NVIDIA GPU can show; the package with its extras cuda and test installed.
 #
 #   check.sh golden     every golden model at 16, 8 and 4 bits on device="cuda", and tests/python/test_cuda.py
-#   check.sh sanitize   the same on the smallest one under compute-sanitizer's memcheck and racecheck
+#   check.sh sanitize   the smallest one, and frames of a small random model, under compute-sanitizer's memcheck and
+#                       racecheck
 #   check.sh speed      frames of a 7B model with random weights: 4, 8 and 16 bits, contexts of 250 and 2990, also at the
 #                       pace of a conversation, beside the graph engine where MLX has CUDA; saved as bench/results/$NAME
 #   check.sh soak       30 minutes' worth of frames of it, without pauses: times and memory
@@ -30,6 +31,8 @@ sanitize() {
     echo "== $tool"
     compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 \
       "$python" tests/golden/check.py tests/golden/data/nano --engine fused --device cuda --bits 4 --chunk 8
+    compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 \
+      "$python" bench/step_latency.py --random tiny --device cuda --bits 4 --context 40 --rounds 1 --frames 2
   done
 }
 
