@@ -40,8 +40,8 @@ def _kokoro(n: int, rng: np.random.Generator) -> dict[str, Speaker]:
 def _espeak(n: int, rng: np.random.Generator) -> dict[str, Speaker]:
     def one(i: int) -> Espeak:
         accent = ACCENTS[int(rng.integers(len(ACCENTS)))]
-        pitch, rate, span = (int(rng.integers(*limits)) for limits in ((20, 85), (125, 205), (30, 75)))
-        return Espeak(accent, VARIANTS[i % len(VARIANTS)], pitch, rate, span)
+        pitch, rate = int(rng.integers(20, 85)), int(rng.integers(125, 205))
+        return Espeak(accent, VARIANTS[i % len(VARIANTS)], pitch, rate)
 
     return {f"espeak{i:02}": one(i) for i in range(n)}
 
@@ -66,12 +66,12 @@ def training(seed: int = 7, kokoro: int = 12, espeak: int = 56, recorded: int = 
 HELD_OUT_VOICES: dict[str, Speaker] = {
     "nezumi": Voice({HELD_OUT_STYLE: 1.0}, {HELD_OUT_STYLE: 1.0}, 223),
     "nezumi_low": Voice({HELD_OUT_STYLE: 0.6, K: 0.4}, {HELD_OUT_STYLE: 0.5, K: 0.5}, 120),
-    "annie": Espeak("en-us", "Annie", 50, 165, 50),
-    "michael": Espeak("en-us", "Michael", 45, 160, 50),
-    "linda": Espeak("en", "linda", 55, 170, 50),
-    "victor": Espeak("en-us", "victor", 50, 175, 45),
-    "diogo": Espeak("en-gb-scotland", "Diogo", 45, 165, 50),
-    "f4": Espeak("en-us", "f4", 65, 150, 55),
+    "annie": Espeak("en-us", "Annie", 50, 165),
+    "michael": Espeak("en-us", "Michael", 45, 160),
+    "linda": Espeak("en", "linda", 55, 170),
+    "victor": Espeak("en-us", "victor", 50, 175),
+    "diogo": Espeak("en-gb-scotland", "Diogo", 45, 165),
+    "f4": Espeak("en-us", "f4", 65, 150),
     "kal": Festival("kal_diphone", 1.0),
 }
 # Ways of synthesis never trained on: HTS, and the person behind both of these voices.

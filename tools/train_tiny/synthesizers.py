@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -16,29 +15,28 @@ from numpy.typing import NDArray
 import sound
 
 
-def _read(wav: bytes) -> NDArray[np.float32]:
-    samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
-    return _finish(soxr.resample(samples, rate, sound.RATE).astype(np.float32))
-
-
-def _finish(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    return sound.fade(sound.level(sound.trim(samples)))
+def _run(command: list[str], output: str, text: str = "") -> NDArray[np.float32]:
+    """What `command` writes to the WAV file that it is told after the option `output`."""
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "said.wav"
+        subprocess.run([*command, output, str(wav)], input=text.encode(), capture_output=True, check=True)
+        samples, rate = soundfile.read(wav, dtype="float32")
+    resampled = soxr.resample(samples, rate, sound.RATE).astype(np.float32)
+    return sound.fade(sound.level(sound.trim(resampled)))
 
 
 @dataclass(frozen=True)
 class Espeak:
-    """`pitch` and `span` from 0 to 99 as espeak-ng has them, `rate` in words a minute."""
+    """`pitch` from 0 to 99 as espeak-ng has it, `rate` in words a minute."""
 
     accent: str
     variant: str
     pitch: int
     rate: int
-    span: int
 
     def say(self, text: str) -> NDArray[np.float32]:
         settings = ["-v", f"{self.accent}+{self.variant}", "-p", str(self.pitch), "-s", str(self.rate)]
-        command = ["espeak-ng", *settings, "-P", str(self.span), "--stdout", text]
-        return _read(subprocess.run(command, capture_output=True, check=True).stdout)
+        return _run(["espeak-ng", *settings, text], "-w")
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,9 @@ class Flite:
     pitch: int
 
     def say(self, text: str) -> NDArray[np.float32]:
-        with tempfile.TemporaryDirectory() as folder:
-            wav = Path(folder) / "said.wav"
-            settings = [f"duration_stretch={self.stretch}", f"int_f0_target_mean={self.pitch}"]
-            command = ["flite", "-voice", self.voice, *[x for s in settings for x in ("--setf", s)], "-t", text]
-            subprocess.run([*command, "-o", str(wav)], capture_output=True, check=True)
-            return _read(wav.read_bytes())
+        settings = [f"duration_stretch={self.stretch}", f"int_f0_target_mean={self.pitch}"]
+        options = [word for setting in settings for word in ("--setf", setting)]
+        return _run(["flite", "-voice", self.voice, *options, "-t", text], "-o")
 
 
 @dataclass(frozen=True)
@@ -67,5 +62,4 @@ class Festival:
 
     def say(self, text: str) -> NDArray[np.float32]:
         setup = f"(begin (voice_{self.voice}) (Parameter.set 'Duration_Stretch {self.stretch}))"
-        command = ["text2wave", "-eval", setup]
-        return _read(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
+        return _run(["text2wave", "-eval", setup], "-o", text)

@@ -1,0 +1,95 @@
+"""How far a decoded sound is from the original: mel and linear spectra, pitch, and the envelopes that words live in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+RATE = 24000
+
+
+def mel_bank(window: int, bands: int, rate: int = RATE) -> Tensor:
+    """Triangles on the mel scale [bands, window / 2 + 1], at least a bin wide."""
+    edges = 700 * (10 ** (np.linspace(0, 2595 * math.log10(1 + rate / 2 / 700), bands + 2) / 2595) - 1)
+    hz = np.linspace(0, rate / 2, window // 2 + 1)[None]
+    rise = (hz - edges[:-2, None]) / np.maximum(edges[1:-1] - edges[:-2], rate / window)[:, None]
+    fall = (edges[2:, None] - hz) / np.maximum(edges[2:] - edges[1:-1], rate / window)[:, None]
+    return torch.tensor(np.maximum(0, np.minimum(rise, fall)), dtype=torch.float32)
+
+
+def third_octaves(window: int, rate: int = RATE, bands: int = 15, lowest: float = 150.0) -> Tensor:
+    """The bands of STOI [bands, window / 2 + 1]: a third of an octave each from 150 Hz."""
+    centres = lowest * 2.0 ** (np.arange(bands) / 3)
+    hz = np.linspace(0, rate / 2, window // 2 + 1)[None]
+    inside = (hz >= centres[:, None] * 2 ** (-1 / 6)) & (hz < centres[:, None] * 2 ** (1 / 6))
+    return torch.tensor(inside, dtype=torch.float32)
+
+
+class Spectra(nn.Module):
+    """All terms between two batches of sounds [B, samples]; each is 0 for equal sounds."""
+
+    MEL = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 120))
+    LINEAR = (1024, 2048)  # resolve the harmonics of a low voice, which mel bands blur
+    LINEAR_TOP = 5000  # Hz
+    PITCH_WINDOW = 1536  # 64 ms: three periods of the lowest voice
+    SHORTEST, LONGEST = 60, 420  # lags in samples: 400 to 57 Hz
+    ENVELOPE_WINDOW, ENVELOPE_HOP, SEGMENT = 614, 307, 30  # STOI's: 26 ms, half of it, 384 ms
+
+    def __init__(self) -> None:
+        super().__init__()
+        for window in {n for n, _ in self.MEL} | set(self.LINEAR) | {self.PITCH_WINDOW, self.ENVELOPE_WINDOW}:
+            self.register_buffer(f"window{window}", torch.hann_window(window), persistent=False)
+        for window, bands in self.MEL:
+            self.register_buffer(f"mel{window}", mel_bank(window, bands), persistent=False)
+        self.register_buffer("octaves", third_octaves(self.ENVELOPE_WINDOW), persistent=False)
+
+    def magnitude(self, sound: Tensor, window: int, hop: int | None = None) -> Tensor:
+        hann = getattr(self, f"window{window}")
+        bins = torch.stft(sound, window, hop or window // 4, window=hann, return_complex=True)
+        return (bins.real.square() + bins.imag.square() + 1e-9).sqrt()
+
+    def mel(self, original: Tensor, coded: Tensor) -> Tensor:
+        loss = original.new_zeros(())
+        for window, _ in self.MEL:
+            bank = getattr(self, f"mel{window}")
+            a, b = (bank @ self.magnitude(sound, window) for sound in (original, coded))
+            loss = loss + ((a + 1e-3).log() - (b + 1e-3).log()).abs().mean() + 0.1 * (a - b).abs().mean()
+        return loss / len(self.MEL)
+
+    def linear(self, original: Tensor, coded: Tensor) -> Tensor:
+        loss = original.new_zeros(())
+        for window in self.LINEAR:
+            top = window * self.LINEAR_TOP // RATE
+            a, b = (self.magnitude(sound, window)[:, :top] for sound in (original, coded))
+            loss = loss + ((a + 3e-2).log() - (b + 3e-2).log()).abs().mean() + 0.05 * (a - b).abs().mean()
+        return loss / len(self.LINEAR)
+
+    def periodicity(self, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised autocorrelation [B, frames, lags] below 2 kHz, and the energy of the frames [B, frames]."""
+        n = self.PITCH_WINDOW
+        frames = sound.unfold(1, n, n // 3) * self.window1536
+        power = torch.fft.rfft(frames, 2 * n).abs().square()
+        power = power * (torch.arange(power.shape[-1], device=sound.device) < 2 * n * 2000 // RATE)
+        lags = torch.fft.irfft(power, 2 * n)[..., : self.LONGEST]
+        return lags[..., self.SHORTEST :] / (lags[..., :1] + 1e-3), lags[..., 0]
+
+    def pitch(self, original: Tensor, coded: Tensor) -> Tensor:
+        """Difference of the autocorrelations where the original has a voice."""
+        (a, energy), (b, _) = self.periodicity(original), self.periodicity(coded)
+        voiced = (a.amax(-1).clamp(min=0) ** 2) * (energy > 0.05)
+        return ((a - b).abs().mean(-1) * voiced).sum() / (voiced.sum() + 1e-3)
+
+    def envelopes(self, original: Tensor, coded: Tensor) -> Tensor:
+        """1 - correlation of third-octave envelopes over 384 ms where the original is loud: what STOI looks at."""
+        shapes = []
+        for sound in (original, coded):
+            power = self.magnitude(sound, self.ENVELOPE_WINDOW, self.ENVELOPE_HOP).square()
+            pieces = (self.octaves @ power + 1e-6).sqrt().unfold(2, self.SEGMENT, self.SEGMENT // 2)
+            shapes.append(pieces - pieces.mean(-1, keepdim=True))
+        a, b = shapes
+        loud = (a.square().sum((1, 3), keepdim=True) > 1e-1).float().expand(-1, a.shape[1], -1, 1)
+        cosine = (a * b).sum(-1, keepdim=True) / (a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True) + 1e-3)
+        return ((1 - cosine) * loud).sum() / (loud.sum() + 1e-3)
