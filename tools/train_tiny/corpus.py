@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 import answers
+import numpy as np
 import other_lines
 import speakers
 from intents import INTENTS

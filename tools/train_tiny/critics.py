@@ -17,9 +17,7 @@ class Critic(nn.Module):
         layers = [nn.Conv2d(2, channels, (3, 9), padding=(1, 4))]
         for dilation in (1, 2, 4):
             pad = (dilation, 4)
-            layers.append(
-                nn.Conv2d(channels, channels, (3, 9), stride=(1, 2), padding=pad, dilation=(dilation, 1))
-            )
+            layers.append(nn.Conv2d(channels, channels, (3, 9), stride=(1, 2), padding=pad, dilation=(dilation, 1)))
         layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, 1, 3, padding=1)]
         self.layers = nn.ModuleList(nn.utils.parametrizations.weight_norm(layer) for layer in layers)
 

@@ -1,4 +1,4 @@
-"""English speech from Kokoro-82M (Apache 2.0): the model and five style vectors come as PyPI packages, phonemes from espeak-ng.
+"""English speech from Kokoro-82M (Apache 2.0): model and style vectors are PyPI packages, espeak-ng has the phonemes.
 
 A style vector has two halves of 128 numbers: timbre (what the vocoder of the model reads) and prosody (pitch and
 durations). Both are linear enough that weighted sums of the five make new speakers, which is how every preset is made.
@@ -20,6 +20,7 @@ PARTS = 4
 HALF = 128
 STYLES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 
+# ruff: noqa: RUF001
 # espeak-ng's American IPA (diphthongs tied) to the model's alphabet; the order matters.
 ALPHABET = (
     ("a^ɪ", "I"), ("a^ʊ", "W"), ("d^ʒ", "ʤ"), ("e^ɪ", "A"), ("t^ʃ", "ʧ"), ("ɔ^ɪ", "Y"), ("o^ʊ", "O"), ("ə^l", "ᵊl"),
@@ -30,7 +31,7 @@ ALPHABET = (
 Weights = Mapping[str, float]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def phonemes(text: str) -> str:
     """The model's phonemes of an English text, which ends with the text's own punctuation mark if it has one."""
     command = ["espeak-ng", "-q", "--ipa", "--tie=^", "-v", "en-us", text]

@@ -7,9 +7,9 @@ from typing import Any
 
 os.environ.setdefault("NO_TORCH_COMPILE", "1")
 
-from moshi.models.compression import MimiModel  # noqa: E402
-from moshi.modules import SEANetDecoder, SEANetEncoder, transformer  # noqa: E402
-from moshi.quantization import SplitResidualVectorQuantizer  # noqa: E402
+from moshi.models.compression import MimiModel
+from moshi.modules import SEANetDecoder, SEANetEncoder, transformer
+from moshi.quantization import SplitResidualVectorQuantizer
 
 RATE, FRAME = 24000, 1920
 

@@ -43,7 +43,9 @@ she speaks four languages|turn on the kitchen light|this road is closed|the moon
 he drank a glass of juice|I will call you tomorrow|the farmer has many sheep|do not forget your coat
 the window is open|it is too dark in here|look at the big ship|yes|no|maybe|I do not know|okay|well, let me see
 that is interesting|really|just a moment please|what did you say
-""".strip().replace("\n", "|").split("|")
+""".strip()
+    .replace("\n", "|")
+    .split("|")
 )
 
 # Never trained on.
@@ -56,5 +58,7 @@ how deep is the ocean|what is nine minus three|what is the capital of sweden|whi
 please open the garage|my uncle collects old coins|what color is a strawberry|how many wheels does a truck have
 when does the concert begin|the bridge was built of stone|do you sell umbrellas|why are leaves falling
 she lost her golden ring|can you read this letter|the dentist is on holiday
-""".strip().replace("\n", "|").split("|")
+""".strip()
+    .replace("\n", "|")
+    .split("|")
 )

@@ -1,4 +1,4 @@
-"""Training view of Mimi's split residual quantizer: codebooks by moving averages, dead codes revived, straight through."""
+"""Training view of Mimi's split residual quantizer: codebooks by moving averages, dead codes revived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speaks the corpus: `python render.py FOLDER [--groups agents users evaluation] [--every N] [--workers N]`; resumable."""
+"""Speaks the corpus, resumable: `python render.py FOLDER [--groups GROUP ...] [--every N] [--workers N]`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def main() -> None:
         for name, seconds, work in pool.imap_unordered(speak, todo, chunksize=1):
             speech += seconds
             print(f"{name}: {seconds:.0f} s of speech in {work:.0f} s", flush=True)
-    print(f"{len(todo)} speakers, {speech / 60:.1f} min of speech, {(time.monotonic() - start) / 60:.1f} min", flush=True)
+    print(
+        f"{len(todo)} speakers, {speech / 60:.1f} min of speech, {(time.monotonic() - start) / 60:.1f} min", flush=True
+    )
 
 
 if __name__ == "__main__":

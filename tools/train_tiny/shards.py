@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-
 from sound import RATE
 
 GAP = 2400  # samples of silence between clips: Opus smears a few hundred

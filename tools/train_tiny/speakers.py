@@ -1,4 +1,4 @@
-"""Who asks: the users' voices of training, and those of the evaluation, which share no voice or synthesizer with them."""
+"""Who asks: the users of training, and those of the evaluation, who share no voice or synthesizer with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
 from synthesizers import Espeak, Festival, Flite
 from voices import HELD_OUT_STYLE, A, G, K, T, Voice
 
@@ -19,11 +18,13 @@ class Speaker(Protocol):
 
 ACCENTS = ("en-us", "en-us", "en-us", "en", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-029",
            "en-gb-x-gbcwmd", "en-us-nyc")  # fmt: skip
-VARIANTS = tuple(
-    """f1 f2 f3 f5 m1 m2 m3 m4 m5 m6 m8 Alex Alicia Andrea Andy Denis Gene Jacky Lee Mario Marco Mike Hugo adam anika
-    announcer antonio aunty belinda benjamin boris caleb david ed edward grandma john max michel miguel norbert pablo
-    paul pedro quincy rob robert sandro shelby steph steph2 travis zac iven klatt2 klatt4""".split()
-)
+VARIANTS = (
+    "f1", "f2", "f3", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m8", "Alex", "Alicia", "Andrea", "Andy", "Denis",
+    "Gene", "Jacky", "Lee", "Mario", "Marco", "Mike", "Hugo", "adam", "anika", "announcer", "antonio", "aunty",
+    "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "grandma", "john", "max", "michel", "miguel",
+    "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "steph2", "travis",
+    "zac", "iven", "klatt2", "klatt4",
+)  # fmt: skip
 
 
 def _kokoro(n: int, rng: np.random.Generator) -> dict[str, Speaker]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import sound
 import soundfile
 import soxr
 from numpy.typing import NDArray
-
-import sound
 
 
 def _run(command: list[str], output: str, text: str = "") -> NDArray[np.float32]:

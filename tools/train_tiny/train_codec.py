@@ -189,7 +189,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    agents, users = (Pool([clip.samples for clip in shards.read(options.corpus, g)], device) for g in ("agents", "users"))
+    agents, users = (
+        Pool([clip.samples for clip in shards.read(options.corpus, g)], device) for g in ("agents", "users")
+    )
     hours = [float(pool.lengths.sum()) / mimi.RATE / 3600 for pool in (agents, users)]
     run = start(mimi.sizes(options.bins, options.codebooks), device, options.resume)
     count = sum(p.numel() for p in run.codec.parameters())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 import kokoro
+import numpy as np
 import sound
 import world
+from numpy.typing import NDArray
 
 A, G, T, K = "jf_alpha", "jf_gongitsune", "jf_tebukuro", "jm_kumo"
 HELD_OUT_STYLE = "jf_nezumi"  # in no preset and no training speaker: for the evaluation
@@ -33,8 +32,8 @@ class Voice:
         return sound.fade(sound.level(sound.trim(moved)))
 
 
-# NAT: close to one style; VAR: farther away and livelier. Pitches lie at least 4 % apart within a sex, and neighbours in
-# pitch differ in formants or timbre, so no two presets sound alike.
+# NAT: close to one style; VAR: farther away and livelier. Pitches lie at least 4 % apart within a sex, and neighbours
+# in pitch differ in formants or timbre.
 PRESETS: dict[str, Voice] = {
     "NATF0": Voice({A: 1.0}, {A: 0.6, G: 0.4}, 205, 1.00, 0.8),
     "NATF1": Voice({G: 1.0}, {G: 1.0}, 184, 0.97, 0.8),

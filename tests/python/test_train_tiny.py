@@ -1,0 +1,191 @@
+"""Training of the tiny model at toy scale: its texts, the plan of its talks, its sounds; with torch, its codec too."""
+
+import importlib
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "tools" / "train_tiny"
+if not FOLDER.exists():
+    pytest.skip("a source archive without the tools", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _path():
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+
+
+def load(name):
+    return importlib.import_module(name)
+
+
+def test_no_phrasing_belongs_to_two_intents_or_to_both_sets():
+    intents, others = load("intents").INTENTS, load("other_lines")
+    said = [p for i in intents for p in (*i.phrasings, *i.held_out)]
+    assert len(intents) == 67
+    assert len(said) == len(set(said))
+    assert not set(said) & {*others.TRAIN, *others.HELD_OUT}
+    assert not set(others.TRAIN) & set(others.HELD_OUT)
+    assert all(i.held_out and len(i.phrasings) >= 4 for i in intents)
+
+
+def test_styles_change_the_answer():
+    answers, intents = load("answers"), load("intents").INTENTS
+    spider = next(i for i in intents if "spider" in i.phrasings[0])
+    said = [answers.answer(spider, style) for style in range(4)]
+    assert said == [
+        ("A spider has eight legs.",),
+        ("Good question!", "A spider has eight legs."),
+        ("A spider has eight legs.", "Anything else?"),
+        ("Eight.",),
+    ]
+    name = next(i for i in intents if i.full == answers.NAME)
+    assert answers.answer(name, answers.SERVICE)[0] == "My name is Sam."
+    assert answers.answer(None, answers.BRIEF) == ("Pardon?",)
+    assert not set(answers.lines()) & set(answers.VOICE_LINES)
+
+
+def test_words_of_a_line_begin_in_order_within_it():
+    starts = load("alignment").word_starts("Hello! How can I help you?", 2.0)
+    assert [w for w, _ in starts] == ["Hello!", "How", "can", "I", "help", "you?"]
+    times = [t for _, t in starts]
+    assert times[0] == 0
+    assert times == sorted(set(times))
+    assert 0.5 < times[1] < 1.2
+    assert times[-1] < 2.0
+
+
+def test_talks_answer_after_the_question_and_stop_when_interrupted():
+    dialogue, answers = load("dialogue"), load("answers")
+    questions = {n: [dialogue.Clip(n, 1.2)] for n in range(dialogue.OTHER, len(load("intents").INTENTS))}
+    talks = [
+        dialogue.plan(np.random.default_rng(seed), 400, seed % 4, questions, lambda line: 3 + len(line) // 2)
+        for seed in range(200)
+    ]
+    assert talks[5] == dialogue.plan(np.random.default_rng(5), 400, 1, questions, lambda line: 3 + len(line) // 2)
+    turns = [(turn, seed % 4) for seed, talk in enumerate(talks) for turn in talk]
+    for turn, style in turns:
+        intent = None if turn.intent == dialogue.OTHER else load("intents").INTENTS[turn.intent]
+        assert turn.lines == answers.answer(intent, style)
+        assert turn.first * 0.08 >= turn.at + 1.2 + 0.4 - 1e-9
+        assert turn.first < turn.end <= 400
+    for talk in talks:
+        for one, next_ in itertools.pairwise(talk):
+            begins = next_.at * 12.5
+            if one.interrupted:
+                assert one.first < begins <= one.end <= begins + dialogue.STOP
+            else:
+                assert begins >= one.end
+    assert 0.1 < np.mean([turn.interrupted for turn, _ in turns]) < 0.4
+    assert 1 <= sum(not talk for talk in talks) <= 20
+
+
+def test_a_user_who_recorded_one_question_asks_no_other():
+    dialogue = load("dialogue")
+    talk = dialogue.plan(np.random.default_rng(1), 400, 0, {3: [dialogue.Clip(9, 1.0)]}, lambda line: 20)
+    assert talk
+    assert {turn.intent for turn in talk} == {3}
+
+
+def test_sounds_are_trimmed_levelled_and_faded():
+    sound = load("sound")
+    tone = np.sin(np.arange(24000) * 0.05).astype(np.float32) * 0.3
+    padded = np.concatenate([np.zeros(9000), tone, np.zeros(7000)]).astype(np.float32)
+    cut = sound.trim(padded)
+    assert 24000 <= len(cut) <= 24000 + 2 * 480
+    loud = sound.level(cut)
+    active = loud[np.abs(loud) > 0.02 * np.abs(loud).max()]
+    assert np.sqrt(np.mean(active**2)) == pytest.approx(sound.ACTIVE_RMS, rel=0.02)
+    assert abs(sound.fade(tone)[0]) == 0
+    assert len(sound.trim(np.zeros(100, np.float32))) == 1
+    assert sound.level(np.zeros(10, np.float32)).sum() == 0
+
+
+def test_warped_spectra_move_their_peaks():
+    world = load("world")
+    rows = np.exp(-(((np.arange(513) - 100) / 10.0) ** 2))[None]
+    assert world.warp(rows, 1.2)[0].argmax() == 120
+    assert world.warp(rows, 0.9)[0].argmax() == 90
+    assert np.array_equal(world.warp(rows, 1.0), rows)
+
+
+def test_presets_are_eighteen_different_voices():
+    voices = load("voices").PRESETS
+    names = [f"{kind}{sex}{i}" for kind, n in (("NAT", 4), ("VAR", 5)) for sex in "FM" for i in range(n)]
+    assert sorted(voices) == sorted(names)
+    for name, voice in voices.items():
+        assert sum(voice.timbre.values()) == pytest.approx(1)
+        assert sum(voice.prosody.values()) == pytest.approx(1)
+        assert load("voices").HELD_OUT_STYLE not in {**voice.timbre, **voice.prosody}
+        assert (voice.pitch > 150) == (name[3] == "F")
+    assert len({voice.pitch for voice in voices.values()}) == 18
+
+
+def test_the_corpus_keeps_evaluation_apart():
+    pytest.importorskip("soundfile")
+    corpus = load("corpus")
+    training = {line for shard in corpus.agents() + corpus.users() for line in shard.lines}
+    assert not training & {*corpus.held_out_phrasings(), *load("other_lines").HELD_OUT, *corpus.CODEC_HELD_OUT}
+    assert {s.lines for s in corpus.users()} == {s.lines for s in corpus.users()}
+    strangers = {s.name for s in corpus.evaluation()} - set(load("voices").PRESETS)
+    assert not strangers & {s.name for s in corpus.users()}
+    covered = {line for shard in corpus.users() for line in shard.lines}
+    assert set(corpus.trained_phrasings()) <= covered
+
+
+def test_shards_give_back_what_was_said(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    if "OPUS" not in soundfile.available_subtypes("OGG"):
+        pytest.skip("this libsndfile has no Opus")
+    shards = load("shards")
+    tones = [np.sin(np.arange(n) * f).astype(np.float32) * 0.2 for n, f in ((9600, 0.05), (4801, 0.11))]
+    assert not shards.done(tmp_path, "agents", "A")
+    shards.write(tmp_path, "agents", "A", [("one", tones[0]), ("two", tones[1])])
+    assert shards.done(tmp_path, "agents", "A")
+    clips = shards.read(tmp_path, "agents")
+    assert [(c.speaker, c.text, len(c.samples)) for c in clips] == [("A", "one", 9600), ("A", "two", 4801)]
+    for clip, tone in zip(clips, tones, strict=True):
+        got = clip.samples[500:-500] / 32768
+        assert np.corrcoef(got, tone[500:-500])[0, 1] > 0.99
+
+
+def test_the_codec_learns_saves_and_resumes(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("moshi")
+    shards, train_codec = load("shards"), load("train_codec")
+    rng = np.random.default_rng(0)
+    for group in ("agents", "users"):
+        said = [("x", (0.2 * np.sin(np.arange(24000) * rng.uniform(0.03, 0.1))).astype(np.float32)) for _ in range(3)]
+        shards.write(tmp_path, group, "A", said)
+    small = ["--seconds", "4", "--batch", "2", "--frames", "6", "--bins", "8", "--codebooks", "2"]
+    common = [str(tmp_path), str(tmp_path / "out"), *small, "--unquantized", "2", "--report", "1"]
+    torch.set_num_threads(1)
+    train_codec.main([*common, "--end", "0.5"])
+    first = torch.load(tmp_path / "out" / "codec.pt", weights_only=True)
+    assert first["quantizer"]["active"]
+    train_codec.main([*common, "--begin", "0.5", "--resume", str(tmp_path / "out" / "codec.pt")])
+    second = torch.load(tmp_path / "out" / "codec.pt", weights_only=True)
+    assert second["step"] > first["step"] > 2
+    model = load("mimi").build(second["config"])
+    model.load_state_dict(second["codec"])
+    with torch.no_grad():
+        codes = model.encode(torch.zeros(1, 1, 1920 * 3))
+        assert codes.shape == (1, 2, 3)
+        assert int(codes.max()) < 8
+
+
+def test_losses_are_zero_for_equal_sounds_and_see_a_wrong_pitch():
+    torch = pytest.importorskip("torch")
+    losses = load("losses").Spectra()
+    t = torch.arange(24000)[None] / 24000
+    voice = lambda f: 0.05 * sum(torch.sin(2 * torch.pi * f * k * t) for k in range(1, 12))  # noqa: E731
+    low, same, high = voice(100), voice(100), voice(160)
+    for name in ("mel", "linear", "pitch", "envelopes"):
+        assert float(getattr(losses, name)(low, same)) == pytest.approx(0, abs=2e-2), name
+    assert float(losses.pitch(low, high)) > 0.1
+    assert float(losses.linear(low, high)) > 0.1
