@@ -83,13 +83,14 @@ class Spectra(nn.Module):
         return ((a - b).abs().mean(-1) * voiced).sum() / (voiced.sum() + 1e-3)
 
     def envelopes(self, original: Tensor, coded: Tensor) -> Tensor:
-        """1 - correlation of third-octave envelopes over 384 ms where the original is loud: what STOI looks at."""
+        """1 - correlation of third-octave envelopes over 384 ms where the original moves: what STOI looks at."""
         shapes = []
         for sound in (original, coded):
             power = self.magnitude(sound, self.ENVELOPE_WINDOW, self.ENVELOPE_HOP).square()
             pieces = (self.octaves @ power + 1e-6).sqrt().unfold(2, self.SEGMENT, self.SEGMENT // 2)
             shapes.append(pieces - pieces.mean(-1, keepdim=True))
         a, b = shapes
-        loud = (a.square().sum((1, 3), keepdim=True) > 1e-1).float().expand(-1, a.shape[1], -1, 1)
-        cosine = (a * b).sum(-1, keepdim=True) / (a.norm(dim=-1, keepdim=True) * b.norm(dim=-1, keepdim=True) + 1e-3)
-        return ((1 - cosine) * loud).sum() / (loud.sum() + 1e-3)
+        energy = a.square().sum(-1)
+        weight = energy / (energy + 0.1)  # bands that hardly move say nothing
+        cosine = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + 1e-4)
+        return ((1 - cosine) * weight).sum() / (weight.sum() + 1e-3)

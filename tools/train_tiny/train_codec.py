@@ -136,7 +136,8 @@ def train(run: Run, agents: Pool, users: Pool, options: argparse.Namespace, out:
         }
         loss = sum(WEIGHTS[name] * term for name, term in terms.items())
         if progress > CRITICS_FROM:
-            part = slice(run.step % 3, None, 3)  # a third of the rows: the critics cost as much as the codec
+            third = min(3, options.batch)
+            part = slice(run.step % third, None, third)  # of the rows: the critics cost as much as the codec
             terms["judge"] = run.critics.judge(clean[part], coded[part])
             judges.zero_grad(set_to_none=True)
             terms["judge"].backward()
@@ -180,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--codebooks", type=int, default=8)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--frames", type=int, default=32)
-    parser.add_argument("--unquantized", type=int, default=300, help="steps before the codebooks start")
+    parser.add_argument("--unquantized", type=int, default=500, help="steps before the codebooks start")
     parser.add_argument("--report", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
