@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -10,6 +11,7 @@ os.environ.setdefault("NO_TORCH_COMPILE", "1")
 from moshi.models.compression import MimiModel
 from moshi.modules import SEANetDecoder, SEANetEncoder, transformer
 from moshi.quantization import SplitResidualVectorQuantizer
+from torch import nn
 
 RATE, FRAME = 24000, 1920
 
@@ -34,12 +36,30 @@ def sizes(bins: int = 512, codebooks: int = 8, filters: int = 16, dim: int = 96)
     }  # fmt: skip
 
 
+GAIN, QUIET = 1.3, 0.1
+
+
+def _wake(part: nn.Module) -> None:
+    """Weights that keep the size of a signal, and no biases. With torch's own start a sound changes the latents by a
+    fiftieth of that, and the codebooks begin with copies of one constant."""
+    convolutions = [m for m in part.modules() if isinstance(m, nn.Conv1d | nn.ConvTranspose1d)]
+    for conv in convolutions:
+        width = conv.kernel_size[0] / (conv.stride[0] if isinstance(conv, nn.ConvTranspose1d) else 1)
+        nn.init.normal_(conv.weight, std=math.sqrt(GAIN / (conv.in_channels * width)))
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
 def build(config: dict[str, Any], device: str = "cpu") -> MimiModel:
-    """A Mimi with fresh weights."""
-    encoder = SEANetEncoder(**config["seanet"])
+    """A Mimi with fresh weights, which starts as quiet as speech is."""
+    encoder, decoder = SEANetEncoder(**config["seanet"]), SEANetDecoder(**config["seanet"])
+    _wake(encoder)
+    _wake(decoder)
+    last = [m for m in decoder.modules() if isinstance(m, nn.Conv1d)][-1]
+    nn.init.normal_(last.weight, std=QUIET * math.sqrt(1 / (last.in_channels * last.kernel_size[0])))
     model = MimiModel(
         encoder,
-        SEANetDecoder(**config["seanet"]),
+        decoder,
         SplitResidualVectorQuantizer(**config["quantizer"]),
         channels=1,
         sample_rate=RATE,
