@@ -167,7 +167,7 @@ def test_the_codec_learns_saves_and_resumes(tmp_path):
     torch.set_num_threads(1)
     train_codec.main([*common, "--end", "0.5"])
     first = torch.load(tmp_path / "out" / "codec.pt", weights_only=True)
-    assert first["quantizer"]["active"]
+    assert first["quantized"]
     train_codec.main([*common, "--begin", "0.5", "--resume", str(tmp_path / "out" / "codec.pt")])
     second = torch.load(tmp_path / "out" / "codec.pt", weights_only=True)
     assert second["step"] > first["step"] > 2

@@ -12,7 +12,7 @@ from intents import INTENTS
 from voices import PRESETS
 
 # Lines a training user says, by the synthesizer: Kokoro costs a second of a core each, the others next to nothing.
-SHARE = {"kokoro": 130, "espeak": 70, "recorded": 110}
+SHARE = {"kokoro": 80, "espeak": 70, "recorded": 110}
 CODEC_LINES = (
     "The quick brown fox jumps over the lazy dog.", "She sells sea shells by the sea shore.",
     "Peter Piper picked a peck of pickled peppers.", "How vexingly quick daft zebras jump.",

@@ -52,5 +52,5 @@ class Critics(nn.Module):
             verdict, made = critic(coded)
             score = score - verdict.mean()
             for a, b in zip(real, made, strict=True):
-                match = match + (a - b).abs().mean() / a.abs().mean().clamp(min=1e-3) / len(real)
+                match = match + (a - b).abs().float().mean() / a.abs().float().mean().clamp(min=1e-3) / len(real)
         return score / len(self.all), match / len(self.all)

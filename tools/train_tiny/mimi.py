@@ -16,8 +16,9 @@ from torch import nn
 RATE, FRAME = 24000, 1920
 
 
-def sizes(bins: int = 512, codebooks: int = 8, filters: int = 16, dim: int = 96) -> dict[str, Any]:
-    """config.json's part `mimi`. 2.0 million parameters as it stands; 900 bit/s."""
+def sizes(bins: int = 256, codebooks: int = 12, filters: int = 16, dim: int = 96, code: int = 64) -> dict[str, Any]:
+    """config.json's part `mimi`. 2.0 million parameters as it stands; 1200 bit/s. Twelve codebooks of 256 cost the
+    language model no more than eight of 512, and say a third more."""
     return {
         "seanet": {
             "channels": 1, "dimension": dim, "causal": True, "n_filters": filters, "n_residual_layers": 1,
@@ -26,7 +27,7 @@ def sizes(bins: int = 512, codebooks: int = 8, filters: int = 16, dim: int = 96)
             "ratios": [8, 6, 5, 4], "true_skip": True,
         },
         "quantizer": {
-            "dimension": 32, "n_q": codebooks, "bins": bins, "input_dimension": dim, "output_dimension": dim,
+            "dimension": code, "n_q": codebooks, "bins": bins, "input_dimension": dim, "output_dimension": dim,
         },
         "transformer": {
             "d_model": dim, "num_heads": 3, "num_layers": 2, "causal": True, "layer_scale": 0.01, "context": 50,

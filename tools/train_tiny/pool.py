@@ -51,8 +51,8 @@ def microphone(sound: Tensor) -> Tensor:
     decay = uniform((batch, 1), 200, 1400, device)
     room = torch.randn(batch, n, device=device) * torch.exp(-torch.arange(n, device=device)[None] / decay)
     room = room * uniform((batch, 1), 0.0, 0.04, device) * (torch.rand(batch, 1, device=device) < 0.4)
-    room[:, :24] = 0  # the first millisecond is the direct sound
-    room[:, 0] = 1
+    room[:, :24].zero_()  # the first millisecond is the direct sound
+    room[:, 0].fill_(1)
     room[:, 1] = uniform((batch,), -0.35, 0.35, device)  # tilt
     size = 1 << (samples + n).bit_length()
     out = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(room, size), size)[:, :samples]

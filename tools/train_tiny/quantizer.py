@@ -24,7 +24,7 @@ class Quantizer(nn.Module):
         self.bins, self.codebooks = bins, codebooks
         self.register_buffer("usage", torch.ones(codebooks, bins))
         self.register_buffer("total", torch.zeros(codebooks, bins, dim))
-        self.register_buffer("active", torch.tensor(False))
+        self.active = False  # no tensor: asking a device would stop it every step
 
     def table(self) -> Tensor:
         return self.total / self.usage.clamp(min=1e-5)[..., None]
@@ -49,7 +49,7 @@ class Quantizer(nn.Module):
                 self.total[level] = centres * self.usage[level][:, None]
                 left = left - centres[nearest(left, centres)]
                 level += 1
-        self.active.fill_(True)
+        self.active = True
 
     def _sums(self, codes: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         count = torch.zeros(self.bins, device=latents.device).index_add_(0, codes, torch.ones_like(latents[:, 0]))

@@ -28,7 +28,7 @@ def thinned(shard: corpus.Shard, every: int) -> corpus.Shard:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--groups", nargs="+", default=["agents", "evaluation", "users"])
+    parser.add_argument("--groups", nargs="+", default=["agents", "users", "evaluation"])
     parser.add_argument("--every", type=int, default=1, help="render one line in N, to try it out")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()

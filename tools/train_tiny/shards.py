@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +49,15 @@ def done(folder: Path, group: str, name: str) -> bool:
     return (folder / group / f"{name}.json").exists()
 
 
+def _decode(index: Path) -> list[Clip]:
+    samples, rate = soundfile.read(index.with_suffix(".ogg"), dtype="int16")
+    if rate != RATE:
+        raise ValueError(f"[shards] expected {RATE} Hz, got {rate} in {index.with_suffix('.ogg')}; render it again")
+    said = json.loads(index.read_text(encoding="utf-8"))
+    return [Clip(index.stem, text, samples[at : at + length]) for text, at, length in said]
+
+
 def read(folder: Path, group: str) -> list[Clip]:
-    """Every clip of a group, speakers in order of their names."""
-    clips = []
-    for index in sorted((folder / group).glob("*.json")):
-        samples, rate = soundfile.read(index.with_suffix(".ogg"), dtype="int16")
-        if rate != RATE:
-            raise ValueError(f"[shards] expected {RATE} Hz, got {rate} in {index.with_suffix('.ogg')}; render it again")
-        for text, at, length in json.loads(index.read_text(encoding="utf-8")):
-            clips.append(Clip(index.stem, text, samples[at : at + length]))
-    return clips
+    """Every clip of a group, speakers in order of their names; decoded on all cores."""
+    with ThreadPoolExecutor() as pool:
+        return [clip for clips in pool.map(_decode, sorted((folder / group).glob("*.json"))) for clip in clips]
