@@ -11,6 +11,7 @@ import argparse
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mimi
@@ -20,6 +21,7 @@ from critics import Critics
 from losses import Spectra
 from pool import Pool, microphone, uniform
 from quantizer import Quantizer
+from replay import Replayed
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,9 +62,9 @@ class Run:
             }
             for name, p in self.codec.named_parameters():
                 p.copy_(live[name])
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.rename(path)
+        unfinished = path.with_suffix(".part")
+        torch.save(state, unfinished)
+        unfinished.rename(path)
 
 
 def start(config: dict, device: str, resume: Path | None) -> Run:
@@ -185,29 +187,6 @@ class Step:
         return torch.stack([terms.get(name, loss).detach().float() for name in TERMS])
 
 
-class Replayed:
-    """A step recorded once as a CUDA graph, for thousands of small kernels are launched faster that way."""
-
-    WARM = 4
-
-    def __init__(self, step: Step, critics: bool) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(self.WARM):
-                step(critics)
-        torch.cuda.current_stream().wait_stream(side)
-        for optimizer in (step.optimizer, step.judges):
-            optimizer.zero_grad(set_to_none=True)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.values = step(critics)
-
-    def __call__(self) -> Tensor:
-        self.graph.replay()
-        return self.values
-
-
 def freeze_codes(codec: nn.Module) -> None:
     """Leaves what comes after the codes to be trained."""
     codec.requires_grad_(False)
@@ -233,7 +212,7 @@ def train(run: Run, agents: Pool, users: Pool, options: argparse.Namespace, out:
         now = (run.quantizer.active, progress > CRITICS_FROM)
         if options.graph and now != phase:
             del replayed
-            replayed, phase = Replayed(step, now[1]), now
+            replayed, phase = Replayed(partial(step, now[1]), (step.optimizer, step.judges)), now
         values = replayed() if options.graph else step(now[1])
         torch._foreach_lerp_(average, parameters, 1 - min(0.999, (run.step + 1) / (run.step + 50)))
         run.step += 1
