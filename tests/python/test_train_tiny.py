@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -190,3 +191,96 @@ def test_losses_are_zero_for_equal_sounds_and_see_a_wrong_pitch():
         assert float(getattr(losses, name)(low, same)) == pytest.approx(0, abs=2e-2), name
     assert float(losses.pitch(low, high)) > 0.1
     assert float(losses.linear(low, high)) > 0.1
+
+
+def tiny_checkpoint(folder, torch, sizes):
+    """A random model of the trained model's layout in NVIDIA's files; the model in torch and its codec."""
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    lm, mimi = load("lm"), load("mimi")
+    torch.manual_seed(3)
+    model, config = lm.TinyLM(sizes).eval(), mimi.sizes(sizes.card, sizes.codebooks, 4, 48, 16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    codec = mimi.build(config)
+    tensors = {name: t.contiguous() for name, t in codec.state_dict().items() if not name.endswith("._embedding")}
+    save_file(tensors, folder / "mimi.safetensors")
+    save_file({name: t.bfloat16() for name, t in model.tensors().items()}, folder / "model.safetensors")
+    codes = {"silence_codes": [1] * sizes.codebooks, "sine_codes": [2] * sizes.codebooks}
+    (folder / "config.json").write_text(json.dumps({**sizes.config(400), "mimi": config, **codes}))
+    return model
+
+
+def test_the_model_in_training_is_the_model_of_the_package(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("moshi")
+    core = pytest.importorskip("personaplex._core")
+    sizes = load("lm").Sizes(codebooks=3, card=32)
+    model = tiny_checkpoint(tmp_path, torch, sizes)
+    rng = np.random.default_rng(0)
+    voice, words = rng.integers(0, 32, (3, 4)).astype(np.int32), [5, 6, 7]
+    package = core.Model(str(tmp_path), device="cpu", engine="graph", dtype="float32")
+    session = package.session()
+    session.set_probing(True)
+    session.prompt(voice_codes=voice, text_tokens=words)
+    heard, outputs, probes = rng.integers(0, 32, (20, 3)).astype(np.int32), [], []
+    for codes in heard:
+        outputs.append(session.step_codes(codes, decode=False).tokens)
+        probes.append(session.probe())
+
+    begin = 4 + 6 + len(words) + 6
+    end = begin + len(heard) - 1  # the last frame's later codebooks come a step after it
+    text, agent, user = np.full(end, 3), np.ones((3, end), int), np.full((3, end), 2)
+    agent[:, :4], text[10 : 10 + len(words)], user[:, begin:] = voice, words, heard[:-1].T
+    said = np.array(outputs)[1:]
+    text[begin:], agent[:, begin:] = said[:, 0], said[:, 1:4].T
+    tokens = load("talks").delayed(sizes, *(torch.from_numpy(x)[None] for x in (text, agent, user)))
+    with torch.no_grad():
+        hidden = model.temporal(tokens)[0, begin - 1 : end - 1]
+        written = tokens[0, :4, begin:].T
+        audio = model.depth(hidden, written[:, 0], written[:, 1:])
+    for i, probe in enumerate(probes[:-1]):
+        assert np.allclose(model.text(hidden)[i].detach(), probe["text_logits"], atol=1e-4)
+        assert np.allclose(audio[:, i], probe["audio_logits"], atol=1e-4)
+
+
+def test_the_language_model_learns_saves_and_resumes(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("moshi")
+    pytest.importorskip("sentencepiece")
+    shards, train_codec, train_lm = load("shards"), load("train_codec"), load("train_lm")
+    rng, answers = np.random.default_rng(0), load("answers")
+    tone = lambda seconds: (0.2 * np.sin(np.arange(int(24000 * seconds)) * rng.uniform(0.03, 0.1))).astype(np.float32)  # noqa: E731
+    said = [(line, tone(0.3)) for line in (*answers.lines(), *answers.VOICE_LINES)]
+    shards.write(tmp_path, "agents", "NATF0", said)
+    shards.write(
+        tmp_path, "users", "A", [("hello", tone(0.5)), ("what color is the sky", tone(0.8)), ("no", tone(0.3))]
+    )
+    torch.set_num_threads(1)
+    common = [str(tmp_path), str(tmp_path / "codec"), "--batch", "2", "--frames", "6", "--bins", "16"]
+    train_codec.main([*common, "--seconds", "3", "--codebooks", "3", "--unquantized", "1", "--report", "100"])
+    codec, out = str(tmp_path / "codec" / "codec.pt"), str(tmp_path / "lm")
+    common = [str(tmp_path), out, codec, "--pool", "4", "--batch", "2", "--fresh", "2", "--every", "2", "--report", "3"]
+    train_lm.main([*common, "--seconds", "20", "--frames", "150"])
+    first = train_lm.load(tmp_path / "lm")
+    train_lm.main([*common, "--seconds", "20", "--frames", "120", "--skip", "60", "--context", "100", "--resume", out])
+    second = train_lm.load(tmp_path / "lm")
+    assert second["step"] > first["step"] > 0
+    assert second["voices"]["NATF0"].shape == (3, 25)
+    assert bytes(second["tokenizer"].numpy()) == bytes(first["tokenizer"].numpy())
+    assert not torch.equal(first["model"]["emb"], second["model"]["emb"])
+
+
+def test_a_saved_model_is_split_into_files_that_travel(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("moshi")
+    pytest.importorskip("sentencepiece")
+    train_lm = load("train_lm")
+    tensors = {str(i): torch.full((5_000_000,), float(i)) for i in range(4)}
+    train_lm.save(tmp_path, {"model": tensors, "step": 7})
+    sizes = [file.stat().st_size for file in sorted(tmp_path.glob("lm.*.pt"))]
+    assert len(sizes) == 4
+    assert max(sizes) < 15_100_000
+    read = train_lm.load(tmp_path)
+    assert read["step"] == 7
+    assert all(torch.equal(read["model"][name], tensor) for name, tensor in tensors.items())

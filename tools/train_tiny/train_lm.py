@@ -88,7 +88,8 @@ def losses(model: TinyLM, talks: tuple[Tensor, Tensor, Tensor], mask: Tensor | N
     voiced = (speaking[:, 1:] | speaking[:, :-1]) & live
     urgency = torch.rand(live.shape, device=device) + voiced.float() - 10.0 * ~live
     chosen = urgency.flatten().topk(int(DEPTH_SHARE * live.numel())).indices
-    codes = wanted[:, 1 : 1 + books].transpose(1, 2).reshape(-1, books)[chosen]
+    # where too little is live, frames without weight fill up; they may hold start tokens, which no head can name
+    codes = wanted[:, 1 : 1 + books].transpose(1, 2).reshape(-1, books)[chosen].clamp(max=model.sizes.card - 1)
     depth = model.depth(hidden.flatten(0, 1)[chosen], text.flatten()[chosen], codes).float()
     by_code = functional.cross_entropy(depth.flatten(0, 1), codes.T.flatten(), reduction="none").view(books, -1)
     audible = voiced.flatten()[chosen]
