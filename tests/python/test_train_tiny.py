@@ -51,6 +51,12 @@ def test_styles_change_the_answer():
     assert not set(answers.lines()) & set(answers.VOICE_LINES)
 
 
+def test_the_styles_are_the_prompt_presets_of_the_package():
+    presets = pytest.importorskip("personaplex.prompts").PROMPTS
+    wanted = [presets[name] for name in ("assistant", "teacher", "customer-service", "focused")]
+    assert list(load("answers").PROMPTS) == wanted
+
+
 def test_words_of_a_line_begin_in_order_within_it():
     starts = load("alignment").word_starts("Hello! How can I help you?", 2.0)
     assert [w for w, _ in starts] == ["Hello!", "How", "can", "I", "help", "you?"]

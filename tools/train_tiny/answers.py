@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from intents import INTENTS, Intent
 
-# 0 full answers, 1 chatty, 2 service, 3 brief
+# The presets of `personaplex.prompts`, word by word: assistant, teacher, customer-service, focused. 0 full answers,
+# 1 chatty, 2 service, 3 brief.
 PROMPTS = (
+    "You are a helpful assistant in a spoken conversation. Answer in one or two short, natural sentences, "
+    "and ask when something is unclear.",
     "You are a wise and friendly teacher. Answer questions or provide advice in a clear and engaging way.",
-    "You enjoy having a good conversation.",
-    "You work for a small shop and your name is Sam. Help the customer politely.",
-    "Answer in as few words as possible.",
+    "You work for the customer service of a small online shop. Greet the caller, find out what happened, "
+    "stay calm and polite, and offer a clear next step.",
+    "You answer exactly the question that was asked. Be brief and concrete, say so when you do not know, "
+    "and do not change the subject.",
 )
 FULL, CHATTY, SERVICE, BRIEF = range(4)
 

@@ -29,7 +29,7 @@ PEAK = 1e-3  # learning rate
 CRITICS_FROM = 0.3  # of the schedule
 AGENTS = 2 / 3  # of a batch: the presets, which must sound well; users only have to be understood by the model
 WEIGHTS = {"mel": 8.0, "linear": 5.0, "pitch": 4.0, "envelopes": 2.0, "wave": 2.0, "commit": 0.5}
-GAN, MATCH = 0.1, 0.5
+GAN, MATCH = 0.25, 1.0
 TERMS = (*WEIGHTS, "judge", "match")
 
 
