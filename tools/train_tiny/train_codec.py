@@ -268,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
     run = start(mimi.sizes(options.bins, options.codebooks), device, options.resume)
     count = sum(p.numel() for p in run.codec.parameters())
     print(f"presets {hours[0]:.2f} h, users {hours[1]:.2f} h, {count} parameters, step {run.step}", flush=True)
-    options.seconds -= time.monotonic() - began
+    options.seconds = max(1.0, options.seconds - (time.monotonic() - began))
     train(run, agents, users, options, options.out)
 
 

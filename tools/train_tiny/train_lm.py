@@ -168,9 +168,10 @@ def train(
     step: Step, maker: Maker, test: Talks, options: argparse.Namespace, end: float, state: dict[str, Any]
 ) -> None:
     began = saved = time.monotonic()
+    span = max(1.0, end - began)
     first, cursor, taken = state["step"], 0, None
     step.model.train()
-    while (passed := (time.monotonic() - began) / (end - began)) < 1:
+    while (passed := (time.monotonic() - began) / span) < 1:
         warm = min(1, (state["step"] - first + 1) / 300)
         step.rate.fill_(step.peak * warm * (0.01 + 0.495 * (1 + math.cos(math.pi * passed))))
         if options.graph and taken is None:
