@@ -2,30 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
+from bands import RATE, mel_bank, third_octaves
 from torch import Tensor, nn
-
-RATE = 24000
-
-
-def mel_bank(window: int, bands: int, rate: int = RATE) -> Tensor:
-    """Triangles on the mel scale [bands, window / 2 + 1], at least a bin wide."""
-    edges = 700 * (10 ** (np.linspace(0, 2595 * math.log10(1 + rate / 2 / 700), bands + 2) / 2595) - 1)
-    hz = np.linspace(0, rate / 2, window // 2 + 1)[None]
-    rise = (hz - edges[:-2, None]) / np.maximum(edges[1:-1] - edges[:-2], rate / window)[:, None]
-    fall = (edges[2:, None] - hz) / np.maximum(edges[2:] - edges[1:-1], rate / window)[:, None]
-    return torch.tensor(np.maximum(0, np.minimum(rise, fall)), dtype=torch.float32)
-
-
-def third_octaves(window: int, rate: int = RATE, bands: int = 15, lowest: float = 150.0) -> Tensor:
-    """The bands of STOI [bands, window / 2 + 1]: a third of an octave each from 150 Hz."""
-    centres = lowest * 2.0 ** (np.arange(bands) / 3)
-    hz = np.linspace(0, rate / 2, window // 2 + 1)[None]
-    inside = (hz >= centres[:, None] * 2 ** (-1 / 6)) & (hz < centres[:, None] * 2 ** (1 / 6))
-    return torch.tensor(inside, dtype=torch.float32)
 
 
 class Spectra(nn.Module):
@@ -43,8 +22,8 @@ class Spectra(nn.Module):
         for window in {n for n, _ in self.MEL} | set(self.LINEAR) | {self.PITCH_WINDOW, self.ENVELOPE_WINDOW}:
             self.register_buffer(f"window{window}", torch.hann_window(window), persistent=False)
         for window, bands in self.MEL:
-            self.register_buffer(f"mel{window}", mel_bank(window, bands), persistent=False)
-        self.register_buffer("octaves", third_octaves(self.ENVELOPE_WINDOW), persistent=False)
+            self.register_buffer(f"mel{window}", torch.from_numpy(mel_bank(window, bands)), persistent=False)
+        self.register_buffer("octaves", torch.from_numpy(third_octaves(self.ENVELOPE_WINDOW)), persistent=False)
 
     def magnitude(self, sound: Tensor, window: int, hop: int | None = None) -> Tensor:
         hann = getattr(self, f"window{window}")
