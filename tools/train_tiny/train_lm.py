@@ -222,7 +222,6 @@ def main(arguments: list[str] | None = None) -> None:
     end = time.monotonic() + options.seconds
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.allow_tf32 = False  # codes must be those of the package
-    torch.backends.cudnn.benchmark = True
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     stored = torch.load(options.codec, map_location="cpu", weights_only=True)
