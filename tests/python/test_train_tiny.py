@@ -290,3 +290,61 @@ def test_a_saved_model_is_split_into_files_that_travel(tmp_path):
     read = train_lm.load(tmp_path)
     assert read["step"] == 7
     assert all(torch.equal(read["model"][name], tensor) for name, tensor in tensors.items())
+
+
+def test_words_are_compared_as_they_are_spoken():
+    pytest.importorskip("soxr")
+    measures = load("measures")
+    assert measures.words("A cup of coffee is $2.") == ["a", "cup", "of", "coffee", "is", "two", "dollars"]
+    assert measures.words("That makes 7!") == ["that", "makes", "seven"]
+    wanted = ["a", "spider", "has", "eight", "legs"]
+    assert measures.errors(wanted, wanted) == 0
+    assert measures.errors(wanted, ["the", "spider", "has", "eight"]) == 2
+    assert measures.errors(wanted, []) == 5
+    assert measures.errors([], wanted) == 5
+
+
+def test_shares_know_how_sure_they_are():
+    measures = load("measures")
+    share = measures.Share()
+    for i in range(72):
+        share.add(i >= 0)
+    low, high = share.interval()
+    assert share.value == high == 1.0
+    assert 0.94 < low < 0.96
+    share.add(0, 72)
+    assert share.value == 0.5
+    assert share.interval()[0] == pytest.approx(1 - share.interval()[1])
+    mean, below, above = measures.mean_interval([1.0, 2.0, 3.0], np.random.default_rng(0))
+    assert below < mean == 2.0 < above
+
+
+def test_the_distance_of_spectra_sees_what_is_missing():
+    measures = load("measures")
+    t = np.arange(24000) / 24000
+    low, both = np.sin(2 * np.pi * 200 * t), np.sin(2 * np.pi * 200 * t) + 0.1 * np.sin(2 * np.pi * 3000 * t)
+    assert measures.mel_distance(both, both) == 0
+    assert measures.mel_distance(both, low) > measures.mel_distance(both, 0.9 * both) > 0
+    losses = pytest.importorskip("torch") and load("losses").Spectra()
+    torch = importlib.import_module("torch")
+    sounds = [torch.from_numpy(x.astype(np.float32))[None] for x in (both, low)]
+    a, b = (torch.log(losses.mel1024 @ losses.magnitude(sound, 1024) + 1e-3) for sound in sounds)
+    assert measures.mel_distance(both, low) == pytest.approx(float((a - b).abs().mean()), rel=0.01)
+
+
+def test_questions_are_laid_out_in_time():
+    pytest.importorskip("personaplex._core")
+    talking = load("talking")
+    one = talking.Asked(0.5, np.ones(2400, np.float32), "Blue.")
+    two = talking.Asked(1.0, np.full(2400, 2, np.float32), "Green.")
+    sound = talking.mixed([one, two], 1.05)
+    assert len(sound) == int(1.05 * 24000)
+    assert (sound[12000:14400] == 1).all()
+    assert (sound[24000:] == 2).all()
+    assert sound[:12000].sum() == 0
+    said = talking.Said(
+        [(3, "Bl"), (12, "ue."), (30, " Green.")], [np.zeros(480, np.float32), np.ones(480, np.float32)]
+    )
+    assert said.text(0, 20) == "Blue."
+    assert talking.answered(said, talking.Asked(-0.1, np.zeros(0, np.float32), "blue"), 1.6)
+    assert list(said.loud()) == [1]
