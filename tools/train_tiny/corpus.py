@@ -70,8 +70,8 @@ def evaluation() -> list[Shard]:
     """Held-out speakers ask in trained and in held-out phrasings; training users say the latter too."""
     said = (*(i.phrasings[0] for i in INTENTS), *held_out_phrasings(), *other_lines.HELD_OUT)
     strangers = {**speakers.HELD_OUT_VOICES, **speakers.HELD_OUT_SYNTHESIZERS}
-    shards = [Shard("evaluation", name, speaker, said) for name, speaker in strangers.items()]
-    return shards + [Shard("evaluation", name, voice, CODEC_HELD_OUT) for name, voice in PRESETS.items()]
+    shards = [Shard("evaluation", name, voice, CODEC_HELD_OUT) for name, voice in PRESETS.items()]
+    return shards + [Shard("evaluation", name, speaker, said) for name, speaker in strangers.items()]
 
 
 def everything() -> list[Shard]:
