@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import sound
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 
@@ -20,6 +19,8 @@ def _run(command: list[str], output: str, text: str = "") -> NDArray[np.float32]
         wav = Path(folder) / "said.wav"
         subprocess.run([*command, output, str(wav)], input=text.encode(), capture_output=True, check=True)
         samples, rate = soundfile.read(wav, dtype="float32")
+    import soxr  # only where lines are rendered, not where they are trained on
+
     resampled = soxr.resample(samples, rate, sound.RATE).astype(np.float32)
     return sound.fade(sound.level(sound.trim(resampled)))
 
