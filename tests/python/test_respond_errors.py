@@ -156,7 +156,7 @@ def weights_cut(tmp_path):
 
 
 def bits_stored(tmp_path):
-    personaplex.load(checkpoints.mlx(tmp_path / "model"), bits=8)
+    personaplex.load(checkpoints.mlx(tmp_path / "model", bits=8), bits=4)
 
 
 def hub_case(*arguments, endpoint=None, offline=False, **attributes):
