@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import importlib.resources
 import json
 import logging
 import re
@@ -85,6 +86,12 @@ def step_busy(tmp_path):
 def stream_kept(tmp_path):
     with make_model().respond_stream((FRAME, 24000), voice="none") as generation:
         generation.response()
+
+
+def load_shipped(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.resources, "files", lambda package: tmp_path)
+        personaplex.load("tiny")
 
 
 def hub_refused(error):
@@ -205,6 +212,7 @@ CASES = {
     "load-type": lambda _: personaplex.load(5),
     "respond-model": lambda _: personaplex.respond((FRAME, 24000), model=5),
     "load-file": with_file(b"", ".safetensors", personaplex.load),
+    "load-shipped": load_shipped,
     "hub-gated": hub_case(gated=True),
     "hub-missing": hub_case(hidden=True),
     "hub-revision": hub_case("v9"),
