@@ -1,4 +1,4 @@
-"""README.md and examples/ do what they show: Python and commands run as written, on a random model in place of 7B ones."""
+"""README.md and examples/ do what they show: Python and commands run as written, a random model in place of large ones."""
 
 import os
 import re
