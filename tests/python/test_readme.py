@@ -1,4 +1,4 @@
-"""README.md and examples/ do what they show: Python and commands run as written, a random model in place of large ones."""
+"""README.md and examples/ do what they show: Python and commands run as written, with a random model for large ones."""
 
 import os
 import re
