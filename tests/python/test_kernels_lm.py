@@ -4,95 +4,39 @@ import functools
 import shutil
 import struct
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "metalsim"))
 metalsim = pytest.importorskip("metalsim", reason="tools/metalsim is part of a checkout only")
 if not any(shutil.which(name) for name in ("clang++-19", "clang++")):
     pytest.skip("metalsim compiles kernels with clang++, which is not installed", allow_module_level=True)
 
+from lm_data import (  # noqa: E402
+    Array,
+    Ring,
+    close,
+    columns_of,
+    fixed,
+    floats,
+    make_matrix,
+    product_results,
+    qkv_results,
+    rms_norm,
+    window,
+)
+
 ORDERS = ["forward", "shuffle:1", "shuffle:2"]
-PAGE = 32  # slots of a ring's page
 INF, NAN = np.float32(np.inf), np.float32(np.nan)
 
 
 @functools.cache
 def library(name: str) -> Any:
     return metalsim.compile(ROOT / "kernels" / f"{name}.metal")
-
-
-def fixed(array: Array) -> Array:
-    """A buffer that a kernel may not write to."""
-    array.setflags(write=False)
-    return array
-
-
-def floats(rng: np.random.Generator, *shape: int, size: float = 1.0) -> Array:
-    return (size * rng.standard_normal(shape)).astype(np.float32)
-
-
-def to_bf16(x: Array) -> Array:
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(bits: Array) -> Array:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-@dataclass
-class Matrix:
-    """Random weights as a checkpoint holds them, and what they mean."""
-
-    buffers: list[Array]  # words, scales, biases
-    value: Array  # float64 [n, k]
-    group_shift: int
-
-
-def make_matrix(rng: np.random.Generator, name: str, n: int, k: int, group: int = 64) -> Matrix:
-    if name == "bf16":
-        bits = to_bf16(floats(rng, n, k))
-        nothing = np.zeros(8, np.uint16)
-        padded = np.pad(bits, ((0, 0), (0, -k % 8)))
-        return Matrix([fixed(padded), fixed(nothing), fixed(nothing)], from_bf16(bits).astype(np.float64), 6)
-    bits = int(name[1])
-    q = rng.integers(0, 1 << bits, (n, k))
-    per_word = 32 // bits
-    words = np.zeros((n, k // per_word), np.uint32)
-    for i in range(per_word):
-        words |= q[:, i::per_word].astype(np.uint32) << np.uint32(bits * i)
-    parts = [floats(rng, n, k // group, size=s) for s in (2.0 / (1 << bits), 1.0)]
-    if name.endswith("bf16"):
-        stored = [to_bf16(p) for p in parts]
-        scales, biases = (from_bf16(p).astype(np.float64) for p in stored)
-    else:
-        halves = [p.astype(np.float16) for p in parts]
-        stored = [p.view(np.uint16) for p in halves]
-        scales, biases = (p.astype(np.float64) for p in halves)
-    value = q * np.repeat(scales, group, 1) + np.repeat(biases, group, 1)
-    return Matrix([fixed(words), *(fixed(p) for p in stored)], value, group.bit_length() - 1)
-
-
-def close(got: Array, expected: Array, tolerance: float) -> None:
-    assert np.isfinite(got).all()
-    error = np.linalg.norm(got - expected) / max(np.linalg.norm(expected), 1e-30)
-    assert error < tolerance, f"relative error {error:.2e}"
-
-
-def rms_norm(x: Array, weight: Array) -> Array:
-    x = x.astype(np.float64)
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-8) * weight
-
-
-def silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
 
 
 ROWS = {"r1_c1": 1, "r2_c1": 2, "r4_c1": 4, "c8": 4}
@@ -143,12 +87,7 @@ def test_project(case: tuple, epilogue: str) -> None:
     x, weight = floats(rng, columns, k, size=3.0), floats(rng, k)
     before = floats(rng, columns, n // 2 if epilogue == "swiglu" else n)
     product = (rms_norm(x, weight) if with_norm else x.astype(np.float64)) @ w.value.T
-    if epilogue == "store":
-        expected = product
-    elif epilogue == "add":
-        expected = before + product
-    else:
-        expected = silu(product[:, : n // 2]) * product[:, n // 2 :]
+    expected = product_results(epilogue, product, before)
     kind = ["store", "add", "swiglu"].index(epilogue)
     if epilogue == "swiglu" and simdgroups // split * ROWS[tile] % 2 == 1:
         simdgroups *= 2
@@ -166,85 +105,6 @@ def test_project(case: tuple, epilogue: str) -> None:
         close(y, expected, 3e-4)
         results.append(y)
     assert all((y == results[0]).all() for y in results)
-
-
-# Rings of keys and values.
-
-
-class Ring:
-    """Pages of a ring with other layers' bytes before and after this one's, and tables of their addresses."""
-
-    def __init__(self, rng: np.random.Generator, bits: int, heads: int, head_dim: int, slots: int) -> None:
-        self.bits, self.heads, self.head_dim, self.slots = bits, heads, head_dim, slots
-        self.side = heads * PAGE * head_dim * bits // 8
-        self.offset = 64
-        self.bytes = 2 * self.side + (2 * heads * PAGE * 4 if bits == 8 else 0)
-        self.pages = [rng.integers(0, 256, self.offset + self.bytes + 32, np.uint8) for _ in range(slots // PAGE)]
-        self.table = np.array([metalsim.address(page) for page in self.pages], np.uint64)
-        for slot in range(slots):
-            for part in range(2):
-                for head in range(heads):
-                    self.write(slot, part, head, floats(rng, head_dim))
-
-    def write(self, slot: int, part: int, head: int, x: Array) -> None:
-        row, scale = self.row(slot, part, head)
-        if self.bits == 32:
-            row.view(np.float32)[:] = x
-        elif self.bits == 16:
-            row.view(np.uint16)[:] = to_bf16(x)
-        else:
-            largest = np.abs(x).max()
-            scale[0] = largest / np.float32(127)
-            row.view(np.int8)[:] = np.rint(x * (np.float32(127) / largest)) if largest > 0 else 0
-
-    def places(self, slot: int, part: int, head: int) -> tuple[slice, slice]:
-        """Where in its page a row lies, and its scale."""
-        width = self.head_dim * self.bits // 8
-        cells = self.offset + part * self.side + (head * PAGE + slot % PAGE) * width
-        scale = self.offset + 2 * self.side + ((part * self.heads + head) * PAGE + slot % PAGE) * 4
-        return slice(cells, cells + width), slice(scale, scale + 4 if self.bits == 8 else scale)
-
-    def row(self, slot: int, part: int, head: int) -> tuple[Array, Array]:
-        cells, scale = self.places(slot, part, head)
-        page = self.pages[slot // PAGE]
-        return page[cells], page[scale].view(np.float32)
-
-    def without(self, slots: list[int]) -> list[Array]:
-        """Copies of the pages with these slots zeroed."""
-        pages = [page.copy() for page in self.pages]
-        for slot in slots:
-            for part in range(2):
-                for head in range(self.heads):
-                    for place in self.places(slot, part, head):
-                        pages[slot // PAGE][place] = 0
-        return pages
-
-    def read(self, slot: int, part: int, head: int) -> Array:
-        row, scale = self.row(slot, part, head)
-        if self.bits == 32:
-            return row.view(np.float32).astype(np.float64)
-        if self.bits == 16:
-            return from_bf16(row.view(np.uint16)).astype(np.float64)
-        return row.view(np.int8).astype(np.float64) * float(scale[0])
-
-    def attention(self, q: Array, position: int, first_visible: int) -> Array:
-        """float64 [heads, head_dim] of q [heads, head_dim]."""
-        seen = [p % self.slots for p in range(first_visible, position + 1)]
-        out = np.zeros((self.heads, self.head_dim))
-        for head in range(self.heads):
-            keys = np.stack([self.read(slot, 0, head) for slot in seen])
-            scores = keys @ q[head].astype(np.float64) / np.sqrt(self.head_dim)
-            weights = np.exp(scores - scores.max())
-            out[head] = weights @ np.stack([self.read(slot, 1, head) for slot in seen]) / weights.sum()
-        return out
-
-
-def columns_of(visible: list[tuple[int, int]], slots: int) -> Array:
-    """Columns of (position, first_visible)."""
-    out = np.zeros(len(visible), [("position", "i8"), ("first", "i8"), ("slot", "i4"), ("unused", "i4")])
-    for i, (position, first) in enumerate(visible):
-        out[i] = (position, first, position % slots, 0)
-    return fixed(out)
 
 
 QKV = [
@@ -272,14 +132,9 @@ def test_project_qkv(case: tuple) -> None:
     slots = 64
     start = 58 + 64 * 1000  # wraps after 6 columns
     at = columns_of([(start + t, 0) for t in range(columns)], slots)
-    expected = (rms_norm(x, weight) @ w.value.T).reshape(columns, 3, heads, head_dim)
-    if rotary:
-        even, odd = expected[:, :2, :, 0::2].copy(), expected[:, :2, :, 1::2].copy()
-        cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
-        expected[:, :2, :, 0::2] = even * cos - odd * sin
-        expected[:, :2, :, 1::2] = even * sin + odd * cos
+    expected = qkv_results(rms_norm(x, weight) @ w.value.T, heads, angle if rotary else None)
     for order in ORDERS[:2]:
-        ring = Ring(rng, bits, heads, head_dim, slots)
+        ring = Ring(rng, bits, heads, head_dim, slots, metalsim.address)
         filled = [(start + t) % slots for t in range(columns)]
         before = ring.without(filled)
         q = np.zeros((columns, heads, head_dim), np.float32)
@@ -304,10 +159,6 @@ def test_project_qkv(case: tuple) -> None:
         assert all((a == b).all() for a, b in zip(ring.without(filled), before, strict=True))
 
 
-def window(position: int, context: int) -> tuple[int, int]:
-    return position, max(0, position - context + 1)
-
-
 ATTEND = [
     # cells, heads, head_dim, slots, visible (position, first), splits, simdgroups
     ("bf16", 2, 128, 96, [window(7 * 96 + 20, 90)], 3, 2),
@@ -328,7 +179,7 @@ def test_attend(case: tuple) -> None:
     cells, heads, head_dim, slots, visible, splits, simdgroups = case
     rng = np.random.default_rng(head_dim + slots)
     bits = {"bf16": 16, "int8": 8, "f32": 32}[cells]
-    ring = Ring(rng, bits, heads, head_dim, slots)
+    ring = Ring(rng, bits, heads, head_dim, slots, metalsim.address)
     q = floats(rng, len(visible), heads, head_dim, size=4.0)
     expected = np.stack([ring.attention(q[t], *visible[t]) for t in range(len(visible))])
     at = columns_of(visible, slots)
@@ -355,7 +206,7 @@ def test_attend(case: tuple) -> None:
 def test_attend_extreme_scores() -> None:
     """One position whose score is far above all others, wherever it is."""
     rng = np.random.default_rng(1)
-    ring = Ring(rng, 16, 1, 64, 64)
+    ring = Ring(rng, 16, 1, 64, 64, metalsim.address)
     q = np.ones((1, 1, 64), np.float32)
     for loudest in (0, 31, 49):
         ring.write(loudest, 0, 0, np.full(64, 1000.0, np.float32))
@@ -385,7 +236,7 @@ def test_attend_project(
     name: str, tile: str, heads: int, head_dim: int, n: int, position: int, simdgroups: int, split: int
 ) -> None:
     rng = np.random.default_rng(n)
-    ring = Ring(rng, 16, heads, head_dim, 64)
+    ring = Ring(rng, 16, heads, head_dim, 64, metalsim.address)
     w = make_matrix(rng, name, n, heads * head_dim, 32 if head_dim == 128 else 64)
     q, before = floats(rng, heads, head_dim, size=3.0), floats(rng, n)
     visible = window(position, 32 if position > 64 else 16)
