@@ -12,7 +12,7 @@ import weights  # isort: skip
 
 from personaplex import _core
 
-SIZES = [(8, 512), (12, 256), (20, 128), (4, 1024)]  # codebooks of the agent, codewords of each
+SIZES = [(8, 512), (12, 256), (16, 256), (20, 128), (4, 1024)]  # codebooks of the agent, codewords of each
 FRAMES = 12
 ROUNDING = 0.01  # the fused engine keeps keys and values, and may multiply, in bfloat16
 
