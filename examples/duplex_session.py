@@ -52,7 +52,7 @@ class Duplex:
 
 parser = argparse.ArgumentParser(description="Full duplex inside another program.")
 parser.add_argument("question", help="24 kHz mono file that plays the microphone")
-parser.add_argument("--model", default="aufklarer/PersonaPlex-7B-MLX-4bit", help="hub id, directory, or random:tiny")
+parser.add_argument("--model", default="aufklarer/PersonaPlex-7B-MLX-4bit", help="hub id, directory, or tiny")
 args = parser.parse_args()
 
 microphone, rate = soundfile.read(args.question, dtype="float32")

@@ -7,7 +7,7 @@ import personaplex as pp
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("question", help="audio file with the user's voice")
-parser.add_argument("--model", default="aufklarer/PersonaPlex-7B-MLX-4bit", help="hub id, directory, or random:tiny")
+parser.add_argument("--model", default="aufklarer/PersonaPlex-7B-MLX-4bit", help="hub id, directory, or tiny")
 args = parser.parse_args()
 
 model = pp.load(args.model)

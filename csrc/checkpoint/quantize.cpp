@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/key_reader.h"
 #include "checkpoint/matrices.h"
 #include "checkpoint/mlx_arrays.h"
 #include "core/error.h"
@@ -57,17 +58,41 @@ void dequantize(Matrix& matrix) {
   matrix.group_size = 0;
 }
 
-/// A stored quantization cannot become another one without losing more, so asking for one is refused.
+/// A stored quantization may be widened, but cannot become a narrower one, or one of other groups, without losing more.
 void check_stored(const std::string& name, const Matrix& matrix, const LoadOptions& options) {
   const int bits = bits_for(name, options);
   if (!matrix.quantized() || bits == 0) return;
   const bool same_group = options.group_size == 0 || options.group_size == matrix.group_size;
-  if (bits == matrix.bits && same_group) return;
+  if (bits == 16 || (bits >= matrix.bits && same_group)) return;
   bad_argument("apply_bits", name + " is stored in " + std::to_string(matrix.bits) + " bits, groups of " +
-                                 std::to_string(matrix.group_size) + "; expected the same or no choice of bits, got " +
+                                 std::to_string(matrix.group_size) + "; expected as many bits or more, got " +
                                  std::to_string(bits) +
                                  (same_group ? "" : ", groups of " + std::to_string(options.group_size)) +
                                  ". Leave the bits out, or load an unquantized checkpoint.");
+}
+
+/// The same 4-bit codes in bytes, with the same scales and biases: not a value changes.
+void spread_codes(Matrix& matrix) {
+  OwnedTensor bytes = allocate_tensor(DType::kU32, {matrix.n, matrix.k * 8 / 32});
+  const auto* from = reinterpret_cast<const std::uint32_t*>(matrix.weight.data);
+  auto* to = reinterpret_cast<std::uint32_t*>(bytes.mutable_data);
+  const std::int64_t words = matrix.weight.size();
+  for (std::int64_t i = 0; i < 2 * words; ++i) {
+    const std::uint32_t codes = from[i / 2] >> (i % 2 * 16);
+    to[i] = (codes & 0xFU) | (codes & 0xF0U) << 4 | (codes & 0xF00U) << 8 | (codes & 0xF000U) << 12;
+  }
+  matrix.weight = bytes.view;
+  matrix.bits = 8;
+}
+
+/// A stored quantization in wider weights: exactly in 8 bits, rounded to bfloat16 in 16.
+void widen(Matrix& matrix, int bits) {
+  if (bits == 8) {
+    spread_codes(matrix);
+  } else {
+    dequantize(matrix);
+    matrix.weight = to_bf16(matrix.weight);
+  }
 }
 
 }  // namespace
@@ -126,6 +151,7 @@ void apply_bits(Weights& weights, const LoadOptions& options) {
   std::vector<std::string>& kept = weights.kept_16bit;
   for_each_matrix(weights, [&](const std::string& name, Matrix& matrix) {
     const int bits = bits_for(name, options);
+    if (matrix.quantized() && bits > matrix.bits) widen(matrix, bits);
     if (!matrix.quantized() && (bits == 4 || bits == 8)) {
       const int group_size = group_size_for(matrix.k, options);
       if (group_size > 0) {

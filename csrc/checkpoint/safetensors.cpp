@@ -151,6 +151,7 @@ Safetensors read_safetensors(const std::string& path) {
       entries.push_back(parse_entry(path, member, data_size));
       continue;
     }
+    if (member.value.is_null()) continue;  // as MLX writes it where there is none
     if (member.value.object() == nullptr) fail(path, "__metadata__ is not an object.");
     for (const JsonMember& item : *member.value.object()) {
       if (item.value.string() == nullptr) fail(path, "__metadata__ " + json_quote(item.key) + " is not text.");

@@ -49,16 +49,18 @@ def load(
     """Loads a model.
 
     Args:
-        model: a checkpoint directory, a hub id `owner/name[@revision]`, "random:tiny" or "random:7b" (random weights:
-            they speak noise, and need no download).
+        model: a checkpoint directory; a hub id `owner/name[@revision]`; "tiny", the small trained model that comes with
+            this package (docs/tiny.md); "random:tiny" or "random:7b" (random weights: they speak noise). All but hub
+            ids need no download.
         device: "cpu", "metal", "cuda", "gpu" (of the two the one that is there), or "auto": the GPU where there is one
             that can be used, else the CPU. info["device_note"] says why an NVIDIA GPU was not taken.
         engine: "fused" (own kernels, tens of times faster; on CPUs, and on NVIDIA GPUs with the extra `cuda` of this
             package), "graph" (plain MLX operations, wherever MLX runs), or "auto": fused where it can.
             info["engine_note"] says why it could not.
         dtype: of the graph engine's activations: "auto", "float32" or "bfloat16".
-        bits: 4, 8 or 16 for the temporal transformer and the depformer of an unquantized checkpoint; None as stored.
-            Heads and embeddings stay at 16 bits unless their own argument is given.
+        bits: 4, 8 or 16 for the temporal transformer and the depformer; None as stored. What is stored in 4 or 8 bits
+            can be given more, for comparison: precision that was lost does not come back. Heads and embeddings stay as
+            they are stored unless their own argument is given.
         temporal_bits, depformer_bits: for one of the two, over `bits`.
         head_bits, embedding_bits: 4, 8 or 16 for the output heads, for the embeddings.
         group_size: weights that share a scale, 32 or 64; None for the larger one that divides the sizes.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from personaplex import shipped
 from personaplex.errors import PersonaplexError
 from personaplex.hub import DEFAULT_MODEL, KNOWN_MODELS
 from personaplex.interrupts import Interrupts
@@ -21,8 +22,8 @@ EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 _EXAMPLES = """\
 examples:
-  # no download: random weights, so the answer is noise, but everything else is real
-  personaplex respond --model random:tiny --input question.wav
+  # no download: the small trained model that comes with this package
+  personaplex respond --model tiny --input question.wav --transcript
 
   # a spoken answer in question-response.wav, and its text
   personaplex respond --input question.wav --transcript
@@ -112,7 +113,8 @@ def _add_respond(commands: Any) -> None:
         help="answer a recording",
         description="Answers a recording: writes the agent's audio, and its text when asked.",
         epilog=(
-            f"models:\n{models}\n  random:tiny, random:7b\n      random weights of that shape: noise, but no download\n"
+            f"models:\n{models}\n  {shipped.TINY}\n      {shipped.ABOUT}\n"
+            "  random:tiny, random:7b\n      random weights of that shape: noise, but no download\n"
             f"  a directory with a checkpoint\n\n{_EXAMPLES}"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -217,7 +219,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_model_name(group: Any) -> None:
     group.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"hub id, folder or random:* (default: {DEFAULT_MODEL})"
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help=f"hub id, folder, tiny or random:* (default: {DEFAULT_MODEL})",
     )
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
 
@@ -229,8 +234,8 @@ def _add_weight_options(model: Any) -> None:
         "--bits",
         type=int,
         choices=(4, 8, 16),
-        help="quantize the temporal transformer and the depformer of an unquantized checkpoint at load; heads and "
-        "embeddings stay as stored unless their own option is given",
+        help="of the temporal transformer and the depformer: quantizes an unquantized checkpoint at load, widens a "
+        "quantized one; heads and embeddings stay as stored unless their own option is given",
     )
     for part, default in (
         ("temporal", "--bits"),

@@ -1,4 +1,4 @@
-"""From the name of a model to a directory on this disk, downloading it when it is a Hugging Face id."""
+"""From the name of a model to a directory on this disk: the one that is here, or what a Hugging Face id stands for."""
 
 import errno
 import os
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personaplex import shipped
 from personaplex.errors import HubError
 from personaplex.hints import did_you_mean
 
@@ -26,6 +27,9 @@ KNOWN_MODELS: dict[str, str] = {
 ALLOW_PATTERNS = ["*.safetensors", "config.json", "*.model", "voices/*", "voices.tgz"]
 
 _RANDOM = ("random:7b", "random:tiny")
+
+# What an error says that a download may be missing for; never a reason to load it unasked.
+_INSTEAD = f"Without a download there is --model {shipped.TINY}, the small trained model that comes with this package."
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -48,11 +52,22 @@ class ModelSource:
         """What the core's Model takes."""
         return self.name if self.directory is None else str(self.directory)
 
+    @property
+    def about(self) -> str | None:
+        """What kind of model it is, for those of which that is known."""
+        if self.name == shipped.TINY:
+            return shipped.ABOUT
+        if self.name in _RANDOM:
+            return "random weights: noise"
+        return KNOWN_MODELS.get(self.name.partition("@")[0])
+
 
 def resolve(source: str | os.PathLike[str], revision: str | None = None, download: bool = True) -> ModelSource:
-    """A directory, "random:7b", "random:tiny", or "owner/name[@revision]" -> a ModelSource, downloading if needed.
+    """A name or a directory -> a ModelSource, downloading if needed.
 
-    Without `download`, a model of the hub has to be in the cache.
+    The name "tiny" is the model that comes with the package, whatever lies in the current folder; else a string names a
+    directory, "random:7b", "random:tiny", or "owner/name[@revision]". Without `download`, a model of the hub has to be
+    in the cache.
 
     Raises:
         TypeError: neither a string nor a path.
@@ -62,20 +77,23 @@ def resolve(source: str | os.PathLike[str], revision: str | None = None, downloa
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"[load] expected the name or directory of a model, got {type(source).__name__}.")
     text = str(os.fspath(source))
+    if source == shipped.TINY:
+        return _local(shipped.TINY, shipped.folder(), revision)
     if text.startswith("random:"):
         if text not in _RANDOM:
             raise HubError(f"[load] {text!r} is no random model; choose {' or '.join(_RANDOM)}.")
         return _local(text, None, revision)
     path = Path(text).expanduser()
     if text and path.is_dir():
-        return _local(text, path, revision)
+        # As a string, the name alone would be the model of the package.
+        return _local(f"./{text}" if text == shipped.TINY else text, path, revision)
     if path.is_file():
         raise HubError(f"[load] {text!r} is a file; expected the directory that holds the checkpoint.")
     repo, _, pinned = text.partition("@")
     if isinstance(source, os.PathLike) or _looks_like_path(text) or not _HUB_ID.fullmatch(repo):
         raise HubError(
-            f"[load] {text!r} is neither a directory nor a model id; expected a directory, random:tiny, random:7b, or "
-            f"owner/name such as {DEFAULT_MODEL}{_hint(text)}."
+            f"[load] {text!r} is neither a directory nor a model id; expected a directory, {shipped.TINY}, "
+            f"random:tiny, random:7b, or owner/name such as {DEFAULT_MODEL}{_hint(text)}."
         )
     if pinned and revision and pinned != revision:
         raise ValueError(f"[load] two revisions: {pinned!r} in the name and revision={revision!r}.")
@@ -93,7 +111,7 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _hint(text: str) -> str:
-    return did_you_mean(text, (*_RANDOM, *KNOWN_MODELS))
+    return did_you_mean(text, (shipped.TINY, *_RANDOM, *KNOWN_MODELS))
 
 
 def _download(repo: str, revision: str | None, download: bool) -> ModelSource:
@@ -113,14 +131,14 @@ def _download(repo: str, revision: str | None, download: bool) -> ModelSource:
     except Exception as error:
         if not download and isinstance(error, errors.LocalEntryNotFoundError):
             raise HubError(
-                f"[load] {repo} is not in the cache{_hint(repo)}; `hf download {repo}` fetches it."
+                f"[load] {repo} is not in the cache{_hint(repo)}; `hf download {repo}` fetches it. {_INSTEAD}"
             ) from None
         raise HubError(_explain(error, repo, revision)) from error
     # An offline cache may hold a snapshot of which only the small files arrived.
     if not any(folder.glob("*.safetensors")):
         raise HubError(
             f"[load] {repo} has no *.safetensors in its snapshot {str(folder)!r}: it is no PersonaPlex model, or the "
-            f"download did not finish; `hf download {repo}` finishes it."
+            f"download did not finish; `hf download {repo}` finishes it. {_INSTEAD}"
         )
     name = repo if revision is None else f"{repo}@{revision}"
     return ModelSource(name, folder, folder.name)
@@ -133,41 +151,44 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
     page = f"{constants.ENDPOINT}/{repo}"
     incomplete: Any = getattr(errors, "IncompleteSnapshotError", ())  # younger than the oldest supported version
     if isinstance(error, errors.GatedRepoError):
-        return f"[load] {repo} is gated: accept its licence at {page}, then `hf auth login`, then run this again."
+        return (
+            f"[load] {repo} is gated: accept its licence at {page}, then `hf auth login`, then run this again. "
+            f"{_INSTEAD}"
+        )
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
             f"[load] there is no model {repo} on the hub, or your account may not see it; check the name at {page}"
-            f"{_hint(repo)}, and `hf auth login` if it is private."
+            f"{_hint(repo)}, and `hf auth login` if it is private. {_INSTEAD}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"[load] {repo} has no revision {revision!r}; see {page}/commits/main."
     if incomplete and isinstance(error, incomplete):
         return (
             f"[load] the download of {repo} is not complete and the hub cannot be reached; run this again online "
-            "(files that have arrived are kept)."
+            f"(files that have arrived are kept). {_INSTEAD}"
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         if constants.HF_HUB_OFFLINE:
             return (
                 f"[load] {repo} is not in the cache {constants.HF_HUB_CACHE!r} and HF_HUB_OFFLINE forbids downloading; "
-                "unset it once, or copy the cache from another machine."
+                f"unset it once, or copy the cache from another machine. {_INSTEAD}"
             )
         return (
             f"[load] {repo} is not in the cache and {constants.ENDPOINT} cannot be reached; check the network or "
-            "proxy and run this again, or load a local directory."
+            f"proxy and run this again, or load a local directory. {_INSTEAD}"
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"[load] the disk of {constants.HF_HUB_CACHE!r} is full; free space or set HF_HOME to another disk, then "
-            "run this again (files that have arrived are kept)."
+            f"run this again (files that have arrived are kept). {_INSTEAD}"
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             f"[load] the cache {str(error.filename or constants.HF_HUB_CACHE)!r} cannot be used: {error.strerror}; "
-            "give yourself permission, or set HF_HOME to a folder that you may write to."
+            f"give yourself permission, or set HF_HOME to a folder that you may write to. {_INSTEAD}"
         )
     if isinstance(error, errors.HFValidationError):
         return f"[load] {repo!r} is no valid model id ({error}); expected owner/name such as {DEFAULT_MODEL}."
     first = (str(error).strip() or "no message").splitlines()[0]
     what = f"{type(error).__name__}: {first}"
-    return f"[load] downloading {repo} failed: {what} Run this again; files that have arrived are kept."
+    return f"[load] downloading {repo} failed: {what} Run this again; files that have arrived are kept. {_INSTEAD}"

@@ -80,12 +80,13 @@ class Model:
     def info(self) -> dict[str, Any]:
         """Where and how it runs: device, engine, dtypes, threads, bits per component, bytes, versions.
 
+        about says what kind of model it is (None for a directory), so that nobody takes `tiny` for a large one.
         device_note says why "auto" did not take an NVIDIA GPU, engine_note why not the fused engine, compile_note why
         compiling was asked for and not done, kept_16bit names what could not be quantized. frame_bytes is what a frame
         reads: of weights by its four parts, and of keys and values by visible position (temporal_kv, of 80 ms; mimi_kv,
         of 40 ms, in each direction).
         """
-        return {**self._core.info, "name": self.name, "revision": self._source.revision}
+        return {**self._core.info, "name": self.name, "about": self._source.about, "revision": self._source.revision}
 
     @property
     def loaded(self) -> bool:

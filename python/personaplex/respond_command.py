@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from personaplex import prompts
+from personaplex import prompts, shipped
 from personaplex.api import check_context
 from personaplex.audio import AudioSource, check_suffix
 from personaplex.generation import Generation
@@ -54,6 +54,8 @@ def respond(options: argparse.Namespace, load: Callable[..., Any], interrupts: I
         if job.output != "-":
             _check_writable(Path(job.output))
     announce(f"loading {options.model} ...")
+    if options.model == shipped.TINY:
+        announce(f"{shipped.TINY} is {shipped.ABOUT}")
     model = load(options.model, **model_options(options))
     for job in jobs:
         if standard_input is not None:

@@ -116,15 +116,15 @@ TEST_CASE("quantize: components, group sizes, and what no group divides") {
   CHECK(std::count(wide.kept_16bit.begin(), wide.kept_16bit.end(), "depformer.layers.1.self_attn.in_proj_weight") == 1);
 }
 
-TEST_CASE("quantize: what is quantized stays, other bits are refused") {
+TEST_CASE("quantize: what is quantized stays, fewer bits and other groups are refused") {
   Weights weights = random_weights(random_config("tiny"), 1, all_bits(4));
   CHECK_NOTHROW(apply_bits(weights, all_bits(4)));
   CHECK_NOTHROW(apply_bits(weights, {}));
   const TensorView before = weights.temporal.layers[0].in_proj.weight;
-  for (const int bits : {8, 16}) {
-    CHECK(contains(message_of<std::invalid_argument>([&] { apply_bits(weights, all_bits(bits)); }),
-                   "is stored in 4 bits, groups of 64"));
-  }
+  Weights eight = random_weights(random_config("tiny"), 1, all_bits(8));
+  CHECK(contains(message_of<std::invalid_argument>([&] { apply_bits(eight, all_bits(4)); }),
+                 "is stored in 8 bits, groups of 64"));
+  CHECK(eight.temporal.layers[0].in_proj.bits == 8);
   LoadOptions other_group = all_bits(4);
   other_group.group_size = 32;
   CHECK_THROWS_AS(apply_bits(weights, other_group), std::invalid_argument);
@@ -140,6 +140,38 @@ TEST_CASE("quantize: what is quantized stays, other bits are refused") {
   bad = {};
   bad.depformer_steps = 9;
   CHECK_THROWS_AS(check_options(config, bad), std::invalid_argument);
+}
+
+TEST_CASE("quantize: wider bits hold what is stored, exactly in 8 and rounded to bfloat16 in 16") {
+  const Config config = random_config("tiny");
+  const Weights stored = random_weights(config, 1, all_bits(4));
+  Weights eight = random_weights(config, 1, all_bits(4));
+  apply_bits(eight, all_bits(8));
+  Weights sixteen = random_weights(config, 1, all_bits(4));
+  LoadOptions options = all_bits(16);
+  options.group_size = 32;  // of no effect where nothing stays quantized
+  apply_bits(sixteen, options);
+  const auto check = [&](const Matrix& four, const Matrix& wide, const Matrix& plain) {
+    REQUIRE(wide.bits == 8);
+    CHECK(wide.group_size == four.group_size);
+    CHECK(wide.weight.shape == std::vector<std::int64_t>{four.n, four.k / 4});
+    REQUIRE(plain.bits == 16);
+    CHECK(plain.weight.dtype == DType::kBF16);
+    CHECK(plain.weight.shape == std::vector<std::int64_t>{four.n, four.k});
+    for (std::int64_t r = 0; r < four.n; ++r) {
+      for (std::int64_t c = 0; c < four.k; ++c) {
+        const float value = value_of(four, r, c);
+        REQUIRE(value_of(wide, r, c) == value);
+        REQUIRE(at(plain.weight, r * plain.k + c) == from_bf16_bits(to_bf16_bits(value)));
+      }
+    }
+  };
+  check(stored.temporal.layers[1].linear_in, eight.temporal.layers[1].linear_in, sixteen.temporal.layers[1].linear_in);
+  check(stored.depformer.layers[1].steps[3].in_proj, eight.depformer.layers[1].steps[3].in_proj,
+        sixteen.depformer.layers[1].steps[3].in_proj);
+  check(stored.depformer.text_emb, eight.depformer.text_emb, sixteen.depformer.text_emb);
+  apply_bits(eight, all_bits(16));
+  CHECK(same_bytes(eight.temporal.layers[1].linear_in.weight, sixteen.temporal.layers[1].linear_in.weight));
 }
 
 TEST_CASE("random: a pure function of the seed, whatever the number of steps") {

@@ -91,6 +91,18 @@ TEST_CASE("safetensors: a path is not cut at a NUL byte") {
         "[load_checkpoint] expected a path without NUL bytes, got \"" + (directory / "file") + "\\u0000more\".");
 }
 
+TEST_CASE("safetensors: metadata may be absent, null or empty") {
+  const TemporaryDirectory dir;
+  for (const char* metadata : {"", R"("__metadata__":null,)", R"("__metadata__":{},)"}) {
+    CAPTURE(metadata);
+    write_text(dir / "file",
+               with_header(std::string("{") + metadata + "\"a\":" + entry("U8", "[2]", "[0,2]") + "}", "xy"));
+    const Safetensors file = read_safetensors(dir / "file");
+    CHECK(file.metadata.empty());
+    CHECK(file.tensors.at("a").size() == 2);
+  }
+}
+
 TEST_CASE("safetensors: malformed files") {
   TemporaryDirectory dir;
   const std::string eight(8, 'd');

@@ -5,6 +5,7 @@ import struct
 
 import checkpoints
 import hypothesis.strategies as st
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,6 +114,13 @@ def test_any_bytes_as_header(path, header):
 def test_any_header_length(path, whole, size):
     if size != struct.unpack("<Q", whole[:8])[0]:
         assert read(path, struct.pack("<Q", size) + whole[8:]) is None
+
+
+def test_files_that_mlx_writes(path):
+    """Its metadata is null where there is none."""
+    mx.save_safetensors(str(path), {"a": mx.arange(3), "b": mx.ones((2, 2), mx.bfloat16)})
+    tensors = _core.read_tensors(str(path))
+    assert {name: list(value.shape) for name, value in tensors.items()} == {"a": [3], "b": [2, 2]}
 
 
 # config.json

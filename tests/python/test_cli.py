@@ -388,11 +388,18 @@ def test_help_teaches(capsys):
         with pytest.raises(SystemExit) as raised:
             cli.main(arguments)
         assert raised.value.code == 0
-        assert "personaplex respond --model random:tiny --input question.wav" in capsys.readouterr().out
+        assert "personaplex respond --model tiny --input question.wav --transcript" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli.main(["respond", "--help"])
     out = capsys.readouterr().out
-    for model in ("PersonaPlex-7B-MLX-8bit", "nvidia/personaplex-7b-v1", "CC-BY-NC-4.0", "gated", "random:7b"):
+    for model in (
+        "PersonaPlex-7B-MLX-8bit",
+        "nvidia/personaplex-7b-v1",
+        "CC-BY-NC-4.0",
+        "gated",
+        "random:7b",
+        "closed set of questions",
+    ):
         assert model in out
 
 

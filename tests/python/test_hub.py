@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -21,6 +22,8 @@ FILES = {
     "README.md": b"not needed",
     "demo/clip.wav": b"not needed either",
 }
+
+INSTEAD = "--model tiny"  # what else there is, named and never taken unasked
 
 UNREACHABLE = "http://127.0.0.1:9"  # "discard": nobody listens there
 
@@ -94,12 +97,14 @@ def test_gated(tmp_path, server):
     assert "is gated" in message
     assert f"{server.endpoint}/owner/name" in message
     assert "hf auth login" in message
+    assert INSTEAD in message
 
 
 def test_missing_or_private(tmp_path, server):
     server.hidden = True
     message, _ = resolve(tmp_path, server.endpoint, "owner/name")
     assert "there is no model owner/name" in message
+    assert INSTEAD in message
     assert "hf auth login" in message
 
 
@@ -111,6 +116,7 @@ def test_missing_revision(tmp_path, server):
 def test_offline_without_cache(tmp_path, server):
     message, _ = resolve(tmp_path, server.endpoint, "owner/name", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE" in message
+    assert INSTEAD in message
     assert server.requests == []
 
 
@@ -118,6 +124,7 @@ def test_no_network_without_cache(tmp_path):
     message, _ = resolve(tmp_path, UNREACHABLE, "owner/name")
     assert "cannot be reached" in message
     assert "check the network" in message
+    assert INSTEAD in message
 
 
 def test_a_failing_hub(tmp_path, server):
@@ -190,6 +197,24 @@ def test_directories_and_random_models(tmp_path):
         hub.resolve(tmp_path, "main")
     with pytest.raises(ValueError, match="two revisions"):
         hub.resolve("owner/name@a", "b")
+
+
+def test_tiny_is_the_model_of_the_package(monkeypatch, tmp_path):
+    """A directory of that name in the current folder is `./tiny`, and the hub is not asked."""
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    folder = Path(hub.__file__).parent / "tiny"
+    assert hub.resolve("tiny") == hub.ModelSource("tiny", folder)
+    assert "closed set of questions" in hub.resolve("tiny").about
+    for written in ("./tiny", Path("tiny")):
+        assert hub.resolve(written).directory == Path("tiny")
+        assert hub.resolve(written).name == "./tiny"
+        assert hub.resolve(written).about is None
+    with pytest.raises(ValueError, match="goes with a model of the hub"):
+        hub.resolve("tiny", "main")
+    with pytest.raises(HubError, match=r"did you mean tiny\?"):
+        hub.resolve("Tiny")
 
 
 def test_the_default_is_documented():

@@ -41,7 +41,9 @@ def test_was_built_against_the_installed_mlx():
     assert _build_info.MLX_VERSION == _core.MLX_VERSION == importlib.metadata.version("mlx")
 
 
-@pytest.mark.parametrize("file", ["py.typed", "_core.pyi", "_build_info.py", "data/random.model"])
+@pytest.mark.parametrize(
+    "file", ["py.typed", "_core.pyi", "_build_info.py", "data/random.model", "tiny/config.json", "tiny/NOTICE"]
+)
 def test_ships(file):
     assert (importlib.resources.files("personaplex") / file).is_file()
 
@@ -58,6 +60,14 @@ def test_ships_every_python_file_and_nothing_else(repository):
         if p.is_file() and "__pycache__" not in p.parts
     }
     assert found == keep | {"_build_info.py", Path(_core.__file__).name}
+
+
+def test_installed_licences():
+    """Of the code, and of what the shipped model was made from."""
+    files = importlib.metadata.files("personaplex")
+    assert files
+    found = {Path(file).name for file in files if ".dist-info/" in str(file)}
+    assert {"LICENSE", "NOTICE"} <= found
 
 
 def test_stub_declares_what_the_extension_has():

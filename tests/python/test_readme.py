@@ -1,4 +1,4 @@
-"""README.md and examples/ do what they show: their Python and commands run as written, on the tiny random model."""
+"""README.md and examples/ do what they show: Python and commands run as written, with a random model for large ones."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def commands() -> list[str]:
     return [line.split("  #")[0].strip() for line in lines if re.search(r"(^|&& )personaplex ", line)]
 
 
-def on_tiny(text: str) -> str:
+def on_random(text: str) -> str:
     for model in (*hub.KNOWN_MODELS, "random:7b"):
         text = text.replace(model, "random:tiny")
     return text
@@ -55,12 +55,12 @@ def run(arguments: list[str], place: Path) -> subprocess.CompletedProcess[bytes]
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.strip().splitlines()[-1][:40])
 def test_python_of_the_readme(code, place):
-    run([sys.executable, "-W", "error", "-c", PRELUDE + on_tiny(code)], place)
+    run([sys.executable, "-W", "error", "-c", PRELUDE + on_random(code)], place)
 
 
 @pytest.mark.parametrize("line", commands())
 def test_command_of_the_readme(line, place):
-    command = on_tiny(line).rpartition("&& ")[2]
+    command = on_random(line).rpartition("&& ")[2]
     command, _, player = command.partition(" | ")
     if command.startswith("personaplex respond") and "--model" not in command:
         command += " --model random:tiny"
@@ -69,6 +69,12 @@ def test_command_of_the_readme(line, place):
         assert done.stdout.startswith(b"RIFF")
     elif output := re.search(r"--output (\S+)", command):
         assert (place / output[1]).stat().st_size > 24000
+
+
+def test_the_first_command_says_what_the_readme_shows(place):
+    first = commands()[0].rpartition("&& ")[2]
+    assert "--model tiny" in first
+    assert run(shlex.split(first), place).stdout.decode() == blocks("text")[0]
 
 
 def test_readme_has_examples_to_run():
@@ -82,7 +88,7 @@ def test_readme_test_command_is_the_one_of_ci():
 
 
 def test_readme_names_every_model_voice_family_and_prompt():
-    for name in (*hub.KNOWN_MODELS, *personaplex.PROMPTS, *hub._RANDOM):
+    for name in (*hub.KNOWN_MODELS, *personaplex.PROMPTS, *hub._RANDOM, "`tiny`"):
         assert name in README, name
 
 

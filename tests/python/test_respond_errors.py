@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import importlib.resources
 import json
 import logging
 import re
@@ -87,6 +88,12 @@ def stream_kept(tmp_path):
         generation.response()
 
 
+def load_shipped(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.resources, "files", lambda package: tmp_path)
+        personaplex.load("tiny")
+
+
 def hub_refused(error):
     def case(tmp_path):
         def refuse(*_, **__):
@@ -156,7 +163,7 @@ def weights_cut(tmp_path):
 
 
 def bits_stored(tmp_path):
-    personaplex.load(checkpoints.mlx(tmp_path / "model"), bits=8)
+    personaplex.load(checkpoints.mlx(tmp_path / "model", bits=8), bits=4)
 
 
 def hub_case(*arguments, endpoint=None, offline=False, **attributes):
@@ -205,6 +212,7 @@ CASES = {
     "load-type": lambda _: personaplex.load(5),
     "respond-model": lambda _: personaplex.respond((FRAME, 24000), model=5),
     "load-file": with_file(b"", ".safetensors", personaplex.load),
+    "load-shipped": load_shipped,
     "hub-gated": hub_case(gated=True),
     "hub-missing": hub_case(hidden=True),
     "hub-revision": hub_case("v9"),
