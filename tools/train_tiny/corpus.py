@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import answers
 import numpy as np
 import other_lines
+import phrases
 import speakers
 from intents import INTENTS
 from voices import PRESETS
 
-# Lines a training user says, by the synthesizer: Kokoro costs a second of a core each, the others next to nothing.
-SHARE = {"kokoro": 80, "espeak": 70, "recorded": 110}
+# Sentences a training user says, by the synthesizer: Kokoro costs a second of a core each, the others a tenth.
+SHARE = {"kokoro": 100, "espeak": 110, "recorded": 140}
 CODEC_LINES = (
     "The quick brown fox jumps over the lazy dog.", "She sells sea shells by the sea shore.",
     "Peter Piper picked a peck of pickled peppers.", "How vexingly quick daft zebras jump.",
@@ -46,14 +49,17 @@ def held_out_phrasings() -> tuple[str, ...]:
     return tuple(said for intent in INTENTS for said in intent.held_out)
 
 
-def _share(name: str, rng: np.random.Generator) -> tuple[str, ...]:
-    """Lines of one training user: a quarter others, the rest of every intent about equally often."""
-    n = SHARE[name.rstrip("0123456789")]
-    others = rng.choice(len(other_lines.TRAIN), min(n // 4, len(other_lines.TRAIN)), replace=False)
-    wanted = n - len(others)
+def _dealt(texts: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
+    """All texts in random order, over and over: many users together say each about equally often."""
+    return itertools.cycle([texts[int(i)] for i in rng.permutation(len(texts))])
+
+
+def _share(n: int, decks: Sequence[Iterator[str]], others: Iterator[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """Lines of one training user: a third others, the rest of every intent about equally often, and the parts."""
+    wanted = n - n // 3
     order = [int(i) for _ in range(-(-wanted // len(INTENTS))) for i in rng.permutation(len(INTENTS))][:wanted]
-    said = [INTENTS[i].phrasings[int(rng.integers(len(INTENTS[i].phrasings)))] for i in order]
-    return tuple(dict.fromkeys([*said, *(other_lines.TRAIN[int(i)] for i in others)]))
+    said = [*(next(decks[i]) for i in order), *itertools.islice(others, n // 3)]
+    return tuple(dict.fromkeys([*said, *phrases.PARTS]))
 
 
 def agents() -> list[Shard]:
@@ -63,7 +69,11 @@ def agents() -> list[Shard]:
 
 def users(seed: int = 7) -> list[Shard]:
     rng = np.random.default_rng(seed)
-    return [Shard("users", name, speaker, _share(name, rng)) for name, speaker in speakers.training(seed).items()]
+    decks, others = [_dealt(intent.phrasings, rng) for intent in INTENTS], _dealt(other_lines.TRAIN, rng)
+    return [
+        Shard("users", name, speaker, _share(SHARE[name.rstrip("0123456789")], decks, others, rng))
+        for name, speaker in speakers.training(seed).items()
+    ]
 
 
 def evaluation() -> list[Shard]:

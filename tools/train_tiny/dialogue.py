@@ -23,9 +23,10 @@ LATE = 0.15  # of the talks: the user waits for 8 s first
 
 @dataclass(frozen=True)
 class Clip:
-    """A recorded question: its number in a pool and its length."""
+    """A question of one or more recordings: the number of each in a pool and the second that it begins at; and its
+    length."""
 
-    number: int
+    parts: tuple[tuple[int, float], ...]
     seconds: float
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 PAD, WORD_NEXT = 3, 0  # text tokens: nothing to say; the next frame begins a word
 TEXT_CARD = 384
+MIDDLE = 3  # layers that hear; the others answer
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,11 @@ class TinyLM(nn.Module):
 
     def temporal(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens [B, rows, T] -> hidden states [B, T, dim]. `mask` [T, T]: who sees whom; None: all before."""
-        s = self.sizes
+        return self.states(tokens, mask)[0]
+
+    def states(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The hidden states, and those after layer MIDDLE."""
+        s, middle = self.sizes, None
         batch, _, steps = tokens.shape
         offsets = torch.arange(2 * s.codebooks, device=tokens.device)[None, :, None] * (s.card + 1)
         x = functional.embedding(tokens[:, 0], self.text_emb)
@@ -133,7 +138,8 @@ class TinyLM(nn.Module):
             x = x + self._drop(functional.linear(seen.transpose(1, 2).reshape(batch, steps, s.dim), self.out[i]))
             gate, up = functional.linear(rms(x, self.norm2[i]), self.gate_in[i]).chunk(2, -1)
             x = x + self._drop(functional.linear(functional.silu(gate) * up, self.gate_out[i]))
-        return rms(x, self.out_norm)
+            middle = x if i + 1 == MIDDLE else middle
+        return rms(x, self.out_norm), x if middle is None else middle
 
     def text(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.text_linear)

@@ -15,7 +15,7 @@ from sound import RATE
 
 GAP = 2400  # samples of silence between clips: Opus smears a few hundred
 # libsndfile maps 0..1 to the bit rate between 256 and 6 kbit/s of a mono stream.
-QUALITY = {"agents": 0.80, "users": 0.93, "evaluation": 0.80}
+QUALITY = {"agents": 0.80, "users": 0.96, "evaluation": 0.80}
 
 
 @dataclass(frozen=True)

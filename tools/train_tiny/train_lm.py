@@ -18,6 +18,7 @@ import mimi
 import shards
 import tokenizer
 import torch
+from hearing import NOTHING, Vocabulary
 from lm import PAD, Sizes, TinyLM
 from replay import Replayed
 from talks import Maker, Talks
@@ -29,9 +30,13 @@ DROP = 0.08
 SPOKEN, UNSPOKEN = 4.0, 0.4  # weights of text tokens: words, padding
 FIRST_BOOKS = (4.0, 1.5, 1.2)  # weights of the first codebooks; the others 1
 HEARD_WRONG, SAID_WRONG = 0.05, 0.02  # shares of codes replaced in what the model sees
+COARSE, SURE_BOOKS = 0.3, 3  # of the talks: the user's later codebooks are noise, these first ones never
+LOST = 0.015  # of the user's frames: nothing is heard
+HEARING = 0.5  # weight of naming the user's words
+SILENT_WORD = 0.1  # weight of a frame without one
 DEPTH_SHARE = 0.45  # of the frames that the depformer is trained on: all speech and some silence
 PART = 15_000_000  # bytes of a file
-STATISTICS = ("loss", "text", "audio", "words", "padding", "first book", "last book")
+STATISTICS = ("loss", "text", "audio", "words", "padding", "first book", "last book", "hearing", "heard")
 
 
 def save(out: Path, state: dict[str, Any]) -> None:
@@ -62,22 +67,26 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def corrupted(sizes: Sizes, tokens: Tensor) -> Tensor:
-    """Some codes replaced by others: the user's in bursts of talks, the agent's evenly."""
+    """Some codes replaced by others: the agent's evenly; the user's more in some talks than in others, whole frames
+    of his now and then, and in some talks all his later codebooks, which tell more of a voice than of its words."""
     batch, _, steps = tokens.shape
     books, device = sizes.codebooks, tokens.device
     often = 2 * HEARD_WRONG * torch.rand(batch, 1, 1, device=device)
     rate = torch.cat([torch.full_like(often, SAID_WRONG).expand(-1, books, -1), often.expand(-1, books, -1)], 1)
     wrong = torch.rand(batch, 2 * books, steps, device=device) < rate
+    last = SURE_BOOKS + torch.rand(batch, 1, 1, device=device) * (books - SURE_BOOKS)
+    coarse = (torch.rand(batch, 1, 1, device=device) < COARSE) & (torch.arange(books, device=device)[:, None] >= last)
+    wrong[:, books:] |= coarse | (torch.rand(batch, 1, steps, device=device) < LOST)
     noise = torch.randint(0, sizes.card, wrong.shape, device=device)
     return torch.cat([tokens[:, :1], torch.where(wrong, noise, tokens[:, 1:])], 1)
 
 
-def losses(model: TinyLM, talks: tuple[Tensor, Tensor, Tensor], mask: Tensor | None, training: bool) -> Tensor:
+def losses(model: TinyLM, ear: nn.Module, talks: Talks, mask: Tensor | None, training: bool) -> Tensor:
     """The values of STATISTICS; the first is what to minimise."""
-    tokens, live, speaking = talks[0].long(), talks[1][:, 1:], talks[2]
+    tokens, live, speaking = talks.tokens.long(), talks.live[:, 1:], talks.speaking
     books, device = model.sizes.codebooks, tokens.device
     seen, wanted = tokens[:, :, :-1], tokens[:, :, 1:]
-    hidden = model.temporal(corrupted(model.sizes, seen) if training else seen, mask)
+    hidden, middle = model.states(corrupted(model.sizes, seen) if training else seen, mask)
     text = wanted[:, 0]
     logits = model.text(hidden).float()
     words = live & (text != PAD)
@@ -100,11 +109,18 @@ def losses(model: TinyLM, talks: tuple[Tensor, Tensor, Tensor], mask: Tensor | N
         importance[book].fill_(value)
     audio_loss = (by_book * importance).sum() / importance.sum()
 
+    named, said = ear(middle).float(), talks.words[:, :-1]
+    weight = live * torch.where(said == NOTHING, SILENT_WORD, 1.0)
+    by_word = functional.cross_entropy(named.transpose(1, 2), said, reduction="none")
+    word_loss = (by_word * weight).sum() / weight.sum().clamp(min=1)
+
     hit, padding = logits.argmax(-1) == text, live & (text == PAD)
     share = lambda right, of: (right & of).sum() / of.sum().clamp(min=1)  # noqa: E731
     right = depth.detach().argmax(-1) == codes.T
-    found = [text_loss + audio_loss, text_loss, audio_loss, share(hit, words), share(hit, padding)]
-    return torch.stack([*found, share(right[0], audible), share(right[-1], audible)])
+    loss = text_loss + audio_loss + HEARING * word_loss
+    found = [loss, text_loss, audio_loss, share(hit, words), share(hit, padding)]
+    found += [share(right[0], audible), share(right[-1], audible)]
+    return torch.stack([*found, word_loss, share(named.argmax(-1) == said, live & (said != NOTHING))])
 
 
 def windowed(frames: int, context: int, device: str) -> Tensor | None:
@@ -119,14 +135,15 @@ def windowed(frames: int, context: int, device: str) -> Tensor | None:
 class Step:
     """One step on random talks of a pool that stays where it is in memory."""
 
-    def __init__(self, model: TinyLM, pool: Talks, size: int, mask: Tensor | None, peak: float) -> None:
-        self.model, self.pool, self.size, self.mask, self.peak = model, pool, size, mask, peak
+    def __init__(self, model: TinyLM, ear: nn.Module, pool: Talks, size: int, mask: Tensor | None, peak: float) -> None:
+        self.model, self.ear, self.pool, self.size, self.mask, self.peak = model, ear, pool, size, mask, peak
         device = pool.tokens.device
         self.cuda = device.type == "cuda"
         self.rate = torch.tensor(peak, device=device)
+        self.parameters = [*model.parameters(), *ear.parameters()]
         groups = [
-            {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 0.05},
-            {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+            {"params": [p for p in self.parameters if p.dim() > 1], "weight_decay": 0.05},
+            {"params": [p for p in self.parameters if p.dim() == 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, self.rate, betas=(0.9, 0.95), fused=self.cuda, capturable=self.cuda)
 
@@ -137,14 +154,16 @@ class Step:
         pool = self.pool
         chosen = torch.randint(len(pool), (self.size,), device=pool.tokens.device)
         with self.autocast():
-            values = losses(
-                self.model, (pool.tokens[chosen], pool.live[chosen], pool.speaking[chosen]), self.mask, True
-            )
+            values = losses(self.model, self.ear, pool.rows(chosen), self.mask, True)
         self.optimizer.zero_grad(set_to_none=True)
         values[0].backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         return values.detach()
+
+    def learned(self) -> dict[str, Any]:
+        ear = {name: tensor.detach().half().cpu().clone() for name, tensor in self.ear.state_dict().items()}
+        return {"model": self.model.state_dict(), "ear": ear}
 
     @torch.no_grad()
     def judged(self, talks: Talks) -> Tensor:
@@ -152,10 +171,9 @@ class Step:
         self.model.eval()
         found = []
         for at in range(0, len(talks), self.size):
-            part = slice(at, at + self.size)
             with self.autocast():
-                inputs = talks.tokens[part], talks.live[part], talks.speaking[part]
-                found.append(losses(self.model, inputs, self.mask, False))
+                part = talks.rows(slice(at, at + self.size))
+                found.append(losses(self.model, self.ear, part, self.mask, False))
         self.model.train()
         return torch.stack(found).mean(0)
 
@@ -196,9 +214,9 @@ def train(
             if not math.isfinite(float(values[0])):
                 raise FloatingPointError(f"[train_lm] the loss is not finite at step {state['step']}")
         if time.monotonic() - saved > 120:
-            save(options.out, {**state, "model": step.model.state_dict()})
+            save(options.out, {**state, **step.learned()})
             saved = time.monotonic()
-    save(options.out, {**state, "model": step.model.state_dict()})
+    save(options.out, {**state, **step.learned()})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -216,6 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fresh", type=int, default=384, help="talks made at a time")
     parser.add_argument("--every", type=int, default=128, help="steps between")
     parser.add_argument("--report", type=int, default=500)
+    parser.add_argument("--rate", type=float, help=f"learning rate; {PEAK} or, resumed, {RESUMED}")
+    parser.add_argument("--agents", type=Path, help="what encode_agents.py wrote, instead of the group `agents`")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--graph", action="store_true", help="record the step as a CUDA graph")
     options = parser.parse_args(arguments)
@@ -233,30 +253,39 @@ def main(arguments: list[str] | None = None) -> None:
     processor = tokenizer.load(pieces)
     quantizer = stored["config"]["quantizer"]
     sizes = Sizes(**earlier["sizes"]) if earlier else Sizes(codebooks=quantizer["n_q"], card=quantizer["bins"])
-    said = lines.AgentLines(shards.read(options.corpus, "agents"), codec, processor, device)
+    if options.agents:
+        agents = lines.kept(options.agents)
+    else:
+        agents = lines.coded(shards.read(options.corpus, "agents"), codec, device)
+    said = lines.AgentLines(agents, codec, processor, device)
     clips = shards.read(options.corpus, "users")
-    known = lines.Users([c for c in clips if c.speaker not in lines.HELD_BACK], device)
-    others = lines.Users([c for c in clips if c.speaker in lines.HELD_BACK] or clips, device)
+    vocabulary = Vocabulary(clip.text for clip in clips)
+    known = lines.Users([c for c in clips if c.speaker not in lines.HELD_BACK], vocabulary, device)
+    others = lines.Users([c for c in clips if c.speaker in lines.HELD_BACK] or clips, vocabulary, device)
     remaining = lambda: f"{end - time.monotonic():.0f} s left"  # noqa: E731
     print(f"{len(said.said)} lines, {len(known.pool)} questions of {len(known.names)} users; {remaining()}", flush=True)
     maker = Maker(sizes, said, known, processor, codec, device, options.seed)
     size = min(512, options.pool)
     pool = Talks.join([maker.make(size, options.frames, options.skip) for _ in range(options.pool // size)])
-    judge = Maker(sizes, said, others, processor, codec, device, 0)
+    judge = Maker(sizes, said, others, processor, codec, device, 0, plain=True)
     test = judge.make(min(256, options.pool), options.frames, options.skip)
     model = TinyLM(sizes, DROP).to(device)
     if earlier:
         model.load_state_dict(earlier["model"])
+    ear = nn.Sequential(nn.LayerNorm(sizes.dim), nn.Linear(sizes.dim, len(vocabulary))).to(device)
+    if earlier and earlier.get("words") == vocabulary.words:
+        ear.load_state_dict(earlier["ear"])
     count = sum(p.numel() for p in model.parameters())
     print(
         f"{len(pool)} talks, {pool.speaking.float().mean():.3f} speech, {count} parameters; {remaining()}", flush=True
     )
     mask = windowed(options.frames - 1, options.context, device)
-    step = Step(model, pool, options.batch, mask, RESUMED if earlier else PEAK)
+    step = Step(model, ear, pool, options.batch, mask, options.rate or (RESUMED if earlier else PEAK))
     state = {
         "sizes": sizes.saved(),
         "context": options.context,
         "step": earlier["step"] if earlier else 0,
+        "words": vocabulary.words,
         "tokenizer": torch.frombuffer(bytearray(pieces), dtype=torch.uint8),
         "silence": torch.from_numpy(said.silence.copy()),
         "sine": torch.from_numpy(said.sine.copy()),

@@ -16,7 +16,7 @@ HELD_OUT_STYLE = "jf_nezumi"  # in no preset and no training speaker: for the ev
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker. `pitch` is the median of its lines in Hz, which every line is moved to as a whole."""
+    """A speaker. `pitch` is the median of its lines in Hz, which every line is moved to as a whole; 0: as it comes."""
 
     timbre: kokoro.Weights
     prosody: kokoro.Weights
@@ -28,7 +28,7 @@ class Voice:
     def say(self, text: str) -> NDArray[np.float32]:
         """Trimmed and levelled speech at 24 kHz."""
         raw = kokoro.speak(text, self.timbre, self.prosody, self.speed)
-        moved = world.move(raw, kokoro.RATE, self.pitch, self.formants, self.span)
+        moved = world.move(raw, kokoro.RATE, self.pitch, self.formants, self.span) if self.pitch else raw
         return sound.fade(sound.level(sound.trim(moved)))
 
 
