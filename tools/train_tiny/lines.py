@@ -28,7 +28,7 @@ VOICE = 25  # frames of a voice prompt
 LEAD = 12  # frames of silence before a line is encoded: its codes are those after a pause
 TAIL = 2  # frames of a line after its sound
 # Users heard in the log's second half only: another kind of formant synthesis, a diphone voice, a mixture.
-HELD_BACK = ("espeak54", "espeak55", "recorded32", "kokoro11")
+HELD_BACK = ("espeak54", "espeak55", "recorded14", "kokoro11")
 COMPOSED, AFTER, BOTH = 0.40, 0.10, 0.05  # shares of questions with a part before, with one after, with both
 PAUSE = (-0.03, 0.24)  # seconds between parts: always shorter than the silence that an answer waits for
 PARTS, OTHERS = frozenset(phrases.PARTS), frozenset(other_lines.TRAIN)
