@@ -32,7 +32,45 @@ def test_no_phrasing_belongs_to_two_intents_or_to_both_sets():
     assert len(said) == len(set(said))
     assert not set(said) & {*others.TRAIN, *others.HELD_OUT}
     assert not set(others.TRAIN) & set(others.HELD_OUT)
-    assert all(i.held_out and len(i.phrasings) >= 4 for i in intents)
+    assert all(i.held_out and len(i.phrasings) >= 15 for i in intents)
+    assert len(others.TRAIN) > 1000
+    normal = load("phrases").normal
+    trained = {normal(text) for text in (*others.TRAIN, *(p for i in intents for p in i.phrasings))}
+    assert not trained & {normal(text) for text in (*others.HELD_OUT, *(p for i in intents for p in i.held_out))}
+    assert not {normal(text) for text in others.TRAIN} & {normal(p) for i in intents for p in i.phrasings}
+
+
+def test_nothing_of_the_evaluation_is_composed_and_no_question_becomes_another():
+    phrases, intents, others = load("phrases"), load("intents").INTENTS, load("other_lines")
+    assert phrases.allowed("can you tell me", "the capital of france", "please")
+    assert "tell me" in phrases.leads("the color of the sky")
+    assert "tell me" not in phrases.leads("where do you live")
+    assert not phrases.allowed("tell me", "the color of the sky", "")  # held out
+    assert not phrases.allowed("tell me", "what music you like", "")
+    assert (
+        not phrases.allowed("what is", "your favorite color", "")
+        or phrases.KNOWN["your favorite color"] == (phrases.KNOWN["what is your favorite color"])
+    )
+    held_out = {phrases.normal(text) for text in (*others.HELD_OUT, *(p for i in intents for p in i.held_out))}
+    for number, intent in enumerate(intents):
+        for text in intent.phrasings[::3]:
+            for before in ("", *phrases.leads(text)):
+                if phrases.allowed(before, text, ""):
+                    whole = phrases.normal(f"{before} {text}")
+                    assert whole not in held_out
+                    assert phrases.KNOWN.get(whole, number) == number
+
+
+def test_words_are_told_in_order_while_they_are_said():
+    vocabulary = load("hearing").Vocabulary(["What's your name", "the capital of France"])
+    assert vocabulary.words == ["capital", "france", "is", "name", "of", "the", "what", "your"]
+    spans = vocabulary.spans("what's your name", 1.2)
+    assert [vocabulary.words[number - 1] for number, _, _ in spans] == ["what", "is", "your", "name"]
+    assert spans[0][1] == 0
+    assert spans[-1][2] == 1.2
+    assert all(start < end for _, start, end in spans)
+    assert [end for _, _, end in spans[:-1]] == [start for _, start, _ in spans[1:]]
+    assert len(vocabulary) == 9
 
 
 def test_styles_change_the_answer():
@@ -69,7 +107,7 @@ def test_words_of_a_line_begin_in_order_within_it():
 
 def test_talks_answer_after_the_question_and_stop_when_interrupted():
     dialogue, answers = load("dialogue"), load("answers")
-    questions = {n: [dialogue.Clip(n, 1.2)] for n in range(dialogue.OTHER, len(load("intents").INTENTS))}
+    questions = {n: [dialogue.Clip(((n, 0.0),), 1.2)] for n in range(dialogue.OTHER, len(load("intents").INTENTS))}
     talks = [
         dialogue.plan(np.random.default_rng(seed), 400, seed % 4, questions, lambda line: 3 + len(line) // 2)
         for seed in range(200)
@@ -94,7 +132,7 @@ def test_talks_answer_after_the_question_and_stop_when_interrupted():
 
 def test_a_user_who_recorded_one_question_asks_no_other():
     dialogue = load("dialogue")
-    talk = dialogue.plan(np.random.default_rng(1), 400, 0, {3: [dialogue.Clip(9, 1.0)]}, lambda line: 20)
+    talk = dialogue.plan(np.random.default_rng(1), 400, 0, {3: [dialogue.Clip(((9, 0.0),), 1.0)]}, lambda line: 20)
     assert talk
     assert {turn.intent for turn in talk} == {3}
 
@@ -142,7 +180,7 @@ def test_the_corpus_keeps_evaluation_apart():
     strangers = {s.name for s in corpus.evaluation()} - set(load("voices").PRESETS)
     assert not strangers & {s.name for s in corpus.users()}
     covered = {line for shard in corpus.users() for line in shard.lines}
-    assert set(corpus.trained_phrasings()) <= covered
+    assert {*corpus.trained_phrasings(), *load("other_lines").TRAIN, *load("phrases").PARTS} <= covered
 
 
 def test_shards_give_back_what_was_said(tmp_path):
@@ -268,13 +306,64 @@ def test_the_language_model_learns_saves_and_resumes(tmp_path):
     codec, out = str(tmp_path / "codec" / "codec.pt"), str(tmp_path / "lm")
     common = [str(tmp_path), out, codec, "--pool", "4", "--batch", "2", "--fresh", "2", "--every", "2", "--report", "3"]
     train_lm.main([*common, "--seconds", "20", "--frames", "150"])
+    load("encode_agents").main([str(tmp_path), codec, str(tmp_path / "agents.npz")])
+    again = load("lines").kept(tmp_path / "agents.npz")
+    assert {one.text for one in again} == {*answers.lines(), *answers.VOICE_LINES}
     first = train_lm.load(tmp_path / "lm")
-    train_lm.main([*common, "--seconds", "20", "--frames", "120", "--skip", "60", "--context", "100", "--resume", out])
+    train_lm.main(
+        [
+            *common,
+            "--seconds",
+            "20",
+            "--frames",
+            "120",
+            "--skip",
+            "60",
+            "--context",
+            "100",
+            "--resume",
+            out,
+            "--agents",
+            str(tmp_path / "agents.npz"),
+        ]
+    )
     second = train_lm.load(tmp_path / "lm")
     assert second["step"] > first["step"] > 0
     assert second["voices"]["NATF0"].shape == (3, 25)
     assert bytes(second["tokenizer"].numpy()) == bytes(first["tokenizer"].numpy())
     assert not torch.equal(first["model"]["emb"], second["model"]["emb"])
+
+
+def test_users_are_moved_and_their_questions_composed(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("moshi")
+    lines, shards, hearing, warps = load("lines"), load("shards"), load("hearing"), load("warps")
+    time = torch.arange(24000) / 24000
+    hum = 0.1 * torch.sin(2 * torch.pi * 220 * time)[None].repeat(2, 1)
+    one, two = torch.ones(2), torch.tensor([1.0, 1.3])
+    assert torch.allclose(warps.moved(hum, 24000, one, one), hum, atol=1e-4)
+    quick = warps.moved(hum, 18000, two, one)
+    spectrum = torch.fft.rfft(quick[:, 4000:16000]).abs()
+    assert spectrum.argmax(1).tolist() == [110, 110]  # of 2 Hz: the pitch stays
+    assert torch.isfinite(warps.channel(quick)).all()
+
+    said = ("what is", "the capital of france", "excuse me", "where do you live", "please", "my brother sings")
+    clips = [shards.Clip("A", text, np.zeros(24000, np.int16)) for text in said]
+    users = lines.Users(clips, hearing.Vocabulary(said), "cpu")
+    intents = load("intents").INTENTS
+    asked = {text: users.asked["A"].get(number) for number, i in enumerate(intents) for text in i.phrasings}
+    assert asked["the capital of france"] == [1]
+    assert users.asked["A"][-1] == [2, 5]  # "excuse me" is both a part and a sentence
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(300):
+        clip = users.composed("A", 1, 2.0, rng)
+        ends = [start + 0.5 for _, start in clip.parts]
+        assert clip.seconds == pytest.approx(ends[-1])
+        assert all(-0.04 < start - end < 0.25 for (_, start), end in zip(clip.parts[1:], ends, strict=False))
+        seen.add(tuple(said[number] for number, _ in clip.parts))
+    assert ("what is", "the capital of france") in seen
+    assert ("the capital of france",) in seen
+    assert ("excuse me", "the capital of france", "please") in seen
 
 
 def test_a_saved_model_is_split_into_files_that_travel(tmp_path):

@@ -57,29 +57,32 @@ def _each(frames: str, subjects: str) -> tuple[str, ...]:
 # The frames of the known questions about what is not known: only the subject tells them apart.
 NEAR = (
     *_each("what is the capital of _|tell me the capital of _|the capital of _|which city is the capital of _",
-           "norway|egypt|spain|canada|china|russia|greece|poland|brazil|india|turkey|austria|ireland|finland|kenya|peru"
-           "|denmark|portugal|hungary|mexico|scotland|america"),
+           "norway|egypt|spain|canada|china|russia|greece|poland|brazil|india|turkey|austria|ireland|finland|kenya"
+           "|peru|denmark|portugal|hungary|mexico|scotland|america"),
     *_each("what color is _|the color of _|what is the color of _|do you know what color _ is",
-           "an elephant|a tomato|my shirt|the sea|an orange|a carrot|the sun|milk|gold|a lemon|coffee|the night|a rose"
-           "|chocolate|your hair|the moon|a frog|this car|the door|a potato"),
+           "an elephant|a tomato|my shirt|the sea|an orange|a carrot|the sun|milk|gold|a lemon|coffee|the night"
+           "|a rose|chocolate|your hair|the moon|a frog|this car|the door|a potato"),
     *_each("what is the opposite of _|tell me the opposite of _|the opposite of _",
            "happy|fast|good|long|old|rich|up|left|black|early|easy|young|wet|strong|day|love|open|full"),
     *_each("what is _|how much is _|_|tell me _",
            "two times three|seven times eight|five minus two|ninety minus four|eight minus three|four times four"
            "|six divided by two|ten minus one|three times five|five minus four|one minus one|four minus three"
-           "|seven plus eight|six plus nine|nine plus seven|ten plus six|eight plus eight|seven plus six|nine plus two"
-           "|two plus nine|one plus eight|three plus seven|eight plus four|seven plus one|six plus three|zero plus zero"),
+           "|seven plus eight|six plus nine|nine plus seven|ten plus six|eight plus eight|seven plus six"
+           "|nine plus two|two plus nine|one plus eight|three plus seven|eight plus four|seven plus one"
+           "|six plus three|zero plus zero"),
     *_each("how much is _|what is the price of _|what does _ cost|the price of _",
-           "the milk|the house|a car|the butter|a ticket|the tea|a bottle of water|an apple|the soup|the dog|a pound of meat"
-           "|this book|the lamp|a beer"),
+           "the milk|the house|a car|the butter|a ticket|the tea|a bottle of water|an apple|the soup|the dog"
+           "|a pound of meat|this book|the lamp|a beer"),
     *_each("do you sell _|do you have _|can I buy _|I would like some _",
-           "shoes|flowers|milk|cheese|books|apples|eggs|water|sugar|butter|meat|hats|pencils|toys|wine|fish|paper|cake"),
+           "shoes|flowers|milk|cheese|books|apples|eggs|water|sugar|butter|meat|hats|pencils|toys|wine|fish|paper"
+           "|cake"),
     *_each("how many legs does _ have|how many legs has _|tell me how many legs _ has",
            "a dog|a horse|an ant|a chicken|a table|a bee|a cow|a snake|a man|a crab"),
     *_each("how many _|do you know how many _|tell me how many _",
            "days are in a month|hours are in a day|weeks are in a year|minutes are in an hour|days are in a year"
-           "|months are in a century|wheels does a bicycle have|wheels does a car have|people live in london|eyes has a fly"
-           "|fingers has a hand|seconds are in a minute|letters are in the alphabet|planets are there|teeth does a shark have"),
+           "|months are in a century|wheels does a bicycle have|wheels does a car have|people live in london"
+           "|eyes has a fly|fingers has a hand|seconds are in a minute|letters are in the alphabet|planets are there"
+           "|teeth does a shark have"),
     *_each("what does _ say|which sound does _ make|how does _ go",
            "a cow|a horse|a duck|a sheep|a lion|a pig|a bird|a mouse|a frog|the baby|my boss|a bee"),
     *_each("are you open on _|do you open on _|can I come on _",
@@ -90,39 +93,47 @@ NEAR = (
     *_each("do you like _|what is your favorite _|tell me about your favorite _",
            "food|movie|book|sport|animal|season|number|song|game|city|teacher|drink"),
     *_each("do you like _|do you love _|do you know _|can you see _",
-           "cats|pizza|football|dancing|my sister|the snow|cooking|children|the mountains|swimming|chess|winter|me|peter"),
-    *_each("count to _|can you count to _|please count to _", "ten|five|twenty|a hundred|seven|a million|zero"),
+           "cats|pizza|football|dancing|my sister|the snow|cooking|children|the mountains|swimming|chess|winter|me"
+           "|peter"),
+    *_each("count to _|can you count to _|please count to _",
+           "ten|five|twenty|a hundred|seven|a million|zero"),
     *_each("tell me _|can you tell me _|please tell me _|I want to hear _",
-           "a story|the news|the time|a secret|something new|a poem|the truth|the date|your opinion|the way home|a riddle"
-           "|about history|about your family|a lie|the next train|the score"),
+           "a story|the news|the time|a secret|something new|a poem|the truth|the date|your opinion|the way home"
+           "|a riddle|about history|about your family|a lie|the next train|the score"),
     *_each("what is your _|tell me your _|say your _|do you know my _|what is my _",
            "phone number|job|last name|email|country|hobby|language|dream|weight|mother's name|plan|salary|shoe size"),
-    *_each("are you _", "hungry|tired|married|happy|busy|sure|my friend|from china|ready|angry|a doctor|a teacher|a dog"
-           "|sleeping|listening|rich|afraid|in love|alone"),
+    *_each("are you _",
+           "hungry|tired|married|happy|busy|sure|my friend|from china|ready|angry|a doctor|a teacher|a dog|sleeping"
+           "|listening|rich|afraid|in love|alone"),
     *_each("can you _|could you please _|would you _|do you want to _",
-           "sing a song|dance|open the door|call my mother|send a message|play football|fly|write a letter|swim|cook dinner"
-           "|turn on the light|wait a minute|speak french|drive home|set an alarm|order a taxi|go away|stop that"),
-    *_each("where is _|how big is _|who knows _", "paris|my phone|the moon|rome|the exit|africa|london|tokyo|berlin|heaven"),
+           "sing a song|dance|open the door|call my mother|send a message|play football|fly|write a letter|swim"
+           "|cook dinner|turn on the light|wait a minute|speak french|drive home|set an alarm|order a taxi|go away"
+           "|stop that"),
+    *_each("where is _|how big is _|who knows _",
+           "paris|my phone|the moon|rome|the exit|africa|london|tokyo|berlin|heaven"),
     *_each("how is _|how old is _|where does _ live|what is _ doing",
            "your mother|the king|your dog|the president|my friend|this tree|your brother|the neighbor|the old man"),
-    *_each("_", "how tall are you|how fast can you run|how do you spell that|how far is it|how late is it|how many are you"
-           "|why are you here|why do you say that|why is it dark|who is your father|who is the president|who made you"
-           "|what is this|what is that|what is love|what is music|what is a robot|what is a computer|what is bread made of"
-           "|what are you doing|what are you thinking|what day is it today|what year is it|what month is it|what time is it"
-           "|what is the temperature|what is for dinner|what is on the menu|what is in the box|which one is better"
-           "|which way is north|when is lunch|when do you sleep|when is the next bus|when did you wake up|where were you"
-           "|where is everybody|is it late|is it true|is that all|is he coming|is this your car|is there a problem"
-           "|it is cold|I am happy|I am fine|I like music|I like bread|I love coffee|my name is peter|my name is anna"
+    *_each("_",
+           "how tall are you|how fast can you run|how do you spell that|how far is it|how late is it"
+           "|how many are you|why are you here|why do you say that|why is it dark|who is your father"
+           "|who is the president|who made you|what is this|what is that|what is love|what is music|what is a robot"
+           "|what is a computer|what is bread made of|what are you doing|what are you thinking|what day is it today"
+           "|what year is it|what month is it|what time is it|what is the temperature|what is for dinner"
+           "|what is on the menu|what is in the box|which one is better|which way is north|when is lunch"
+           "|when do you sleep|when is the next bus|when did you wake up|where were you|where is everybody"
+           "|is it late|is it true|is that all|is he coming|is this your car|is there a problem|it is cold"
+           "|I am happy|I am fine|I like music|I like bread|I love coffee|my name is peter|my name is anna"
            "|I am twenty years old|I live in paris|I come from japan|my favorite color is green|the sky is blue"
            "|the weather is nice|a week has seven days|a spider is an animal|the dog is barking|the cat is asleep"
-           "|today is sunday|on saturday I sleep|I was in rome|we went to london|the shop was full|the coffee is cold"
-           "|a banana is a fruit|snow is falling|the grass is high|he lost a lot of blood|the robot is broken|nice to see you"
-           "|good idea|good luck|good job|well done|very good|not bad|too bad|how nice|how sad|what a pity|what a day"
-           "|oh no|of course|never mind|forget it|wait|stop|go on|again|louder please|slower please|I am sorry|excuse me"
-           "|pardon me|nothing|something else|another question|one two three|four five six|three|seven|monday|paris|blue"
-           "|hot and cold|big and small|plus|the number five|open the window|close the door|help him|name three animals"
-           "|say something|say it again|repeat after me|tell me more|tell me everything|leave me alone|be quiet|shut up"
-           "|come here|look there|listen to this|let us go|let me think|give me five|give me that|take it easy|have fun"),
+           "|today is sunday|on saturday I sleep|I was in rome|we went to london|the shop was full"
+           "|the coffee is cold|a banana is a fruit|snow is falling|the grass is high|he lost a lot of blood"
+           "|the robot is broken|nice to see you|good idea|good luck|good job|well done|very good|not bad|too bad"
+           "|how nice|how sad|what a pity|what a day|oh no|of course|never mind|forget it|wait|stop|go on|again"
+           "|louder please|slower please|I am sorry|excuse me|pardon me|nothing|something else|another question"
+           "|one two three|four five six|three|seven|monday|paris|blue|hot and cold|big and small|plus"
+           "|the number five|open the window|close the door|help him|name three animals|say something|say it again"
+           "|repeat after me|tell me more|tell me everything|leave me alone|be quiet|shut up|come here|look there"
+           "|listen to this|let us go|let me think|give me five|give me that|take it easy|have fun"),
 )  # fmt: skip
 TRAIN = tuple(dict.fromkeys((*WRITTEN, *NEAR)))
 

@@ -1,4 +1,4 @@
-"""Other speakers and other microphones from the same sound, on the device: tempo, formants, bands, rooms, telephones."""
+"""Other speakers and other microphones of the same sound, made on the device: tempo, formants, tone, rooms."""
 
 from __future__ import annotations
 
