@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,20 @@ class AgentLines:
                 self.said[one.speaker, one.text] = Line(one.codes, word_tokens(processor, starts, one.codes.shape[1]))
 
 
+@dataclass(frozen=True)
+class Asked(Sequence[dialogue.Clip]):
+    """Recordings of one question, each made a clip when it is taken: anew every time."""
+
+    numbers: Sequence[int]
+    compose: Callable[[int], dialogue.Clip]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, at: int) -> dialogue.Clip:
+        return self.compose(self.numbers[at])
+
+
 class Users:
     """Clips on the device, and for each speaker what he asks in which of them. Parts of `phrases` are put around."""
 
@@ -166,12 +180,10 @@ class Users:
                 mine.setdefault(intents.get(clip.text, dialogue.OTHER), []).append(number)
         self.names = sorted(self.asked)
 
-    def questions(self, name: str, speed: float, rng: np.random.Generator) -> dict[int, list[dialogue.Clip]]:
-        """By intent, played `speed` times as fast."""
-        return {
-            intent: [self.composed(name, number, speed, rng) for number in numbers]
-            for intent, numbers in self.asked[name].items()
-        }
+    def questions(self, name: str, speed: float, rng: np.random.Generator) -> dict[int, Asked]:
+        """By intent, played `speed` times as fast; composed when one is chosen."""
+        compose = lambda number: self.composed(name, number, speed, rng)  # noqa: E731
+        return {intent: Asked(numbers, compose) for intent, numbers in self.asked[name].items()}
 
     def composed(self, name: str, number: int, speed: float, rng: np.random.Generator) -> dialogue.Clip:
         """A recording, often with something before it, seldom with something after it, by the same speaker."""

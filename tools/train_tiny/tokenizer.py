@@ -17,8 +17,8 @@ LETTERS = " ".join("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 def sentences() -> list[str]:
     """What the pieces are chosen for: answers and prompts first."""
     said = [f"<system> {prompt} <system>" for prompt in answers.PROMPTS] * 20 + answers.lines() * 10
-    said += [phrasing for intent in INTENTS for phrasing in intent.phrasings]
-    return [*said, *other_lines.TRAIN, *corpus.CODEC_LINES, *[LETTERS] * 3]
+    said += [phrasing for intent in INTENTS for phrasing in intent.phrasings[:4]]  # few: only prompts are like them
+    return [*said, *other_lines.WRITTEN, *corpus.CODEC_LINES, *[LETTERS] * 3]
 
 
 def train() -> bytes:
