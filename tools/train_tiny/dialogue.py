@@ -15,7 +15,7 @@ REACT = 5  # frames from the end of a question to its answer
 STOP = 5  # frames from the start of an interruption to silence
 OTHER = -1  # in place of an intent's number: any other sentence
 
-OTHERS, ADDITIONS = 0.20, 0.25  # shares of the turns
+OTHERS, ADDITIONS = 0.26, 0.24  # shares of the turns
 INTERRUPTED = 0.30  # of the answers that are long enough
 SILENT = 0.04  # of the talks: nobody says anything
 LATE = 0.15  # of the talks: the user waits for 8 s first
