@@ -35,7 +35,7 @@ LOST = 0.015  # of the user's frames: nothing is heard
 HEARING = 0.5  # weight of naming the user's words
 SILENT_WORD = 0.1  # weight of a frame without one
 DEPTH_SHARE = 0.45  # of the frames that the depformer is trained on: all speech and some silence
-PART = 15_000_000  # bytes of a file
+PART = 14_000_000  # bytes of a file
 STATISTICS = ("loss", "text", "audio", "words", "padding", "first book", "last book", "hearing", "heard")
 
 
