@@ -23,6 +23,7 @@ GAP = 6  # frames of silence before and after the system prompt
 UNMOVED = 0.25  # of the talks: the user nearly as recorded
 LOWEST, HIGHEST = 0.8, 1.3  # pitch, and half as much of the formants
 SLOWEST, FASTEST = 0.82, 1.25  # rate of speech
+STRETCHED = (0.75, 1.35)  # tempos that the phase vocoder is used for
 ROWS = 64 * 400  # frames encoded at once
 
 
@@ -47,7 +48,7 @@ class Manner:
         if rng.random() < UNMOVED:
             return Manner(float(rng.uniform(0.95, 1.05)))
         speed = math.exp(rng.uniform(math.log(LOWEST), math.log(HIGHEST)))
-        tempo = min(max(float(rng.uniform(SLOWEST, FASTEST)) / speed, 0.75), 1.35)
+        tempo = min(max(float(rng.uniform(SLOWEST, FASTEST)) / speed, STRETCHED[0]), STRETCHED[1])
         formants = speed**-0.5 * float(rng.uniform(0.9, 1.12))
         return Manner(speed, tempo, formants)
 
@@ -187,7 +188,8 @@ class Maker:
                 torch.tensor([getattr(m, x) for m in mine], device=self.device) for x in ("tempo", "formants")
             )
             length = total * mimi.FRAME
-            sound = torch.zeros(len(mine), math.ceil(length * max(m.tempo for m in mine)), device=self.device)
+            longest = 1.0 if self.plain else STRETCHED[1]  # one length for all: one plan for their transforms
+            sound = torch.zeros(len(mine), math.ceil(length * longest), device=self.device)
             if part:
                 rows, clips, at, speeds = (torch.tensor(x, device=self.device) for x in zip(*part, strict=True))
                 self.users.pool.play(sound, rows - first, clips, at, speeds.float())
