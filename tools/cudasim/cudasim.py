@@ -2,13 +2,10 @@
 
 import ctypes
 import hashlib
-import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +16,11 @@ sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE.parent / "metalsim"))
 
 from embed_kernels import cuda_parts  # noqa: E402
+from metalsim import toolchain  # noqa: E402
+from metalsim.build import compile_to  # noqa: E402
+from metalsim.errors import CompileError  # noqa: E402
+
+HEADERS = ("runtime.h", "cuda.h", "ptx.h", "../metalsim/runtime/fiber_switch.h")
 
 # What an asm statement says, its white space made one, and the function of ptx.h that does it.
 PTX = {
@@ -50,10 +52,6 @@ _COMPILER += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]
 
 class Fault(RuntimeError):  # noqa: N818
     """What a kernel did wrong, and which thread."""
-
-
-class CompileError(RuntimeError):
-    """A text that is not what this tool knows, or that the compiler refuses."""
 
 
 def why_not() -> str:
@@ -184,27 +182,13 @@ class _Memory:
         _libc.munmap(self._base, self._size + _PAGE)
 
 
-def _cache() -> Path:
-    """The folder of compiled things: $CUDASIM_CACHE, or one for this user among the temporary files."""
-    path = Path(os.environ.get("CUDASIM_CACHE") or Path(tempfile.gettempdir(), f"cudasim-{os.getuid()}"))
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.stat().st_uid != os.getuid():
-        raise CompileError(f"{path} belongs to somebody else: set CUDASIM_CACHE to a folder of your own")
-    return path
-
-
 def _build(text: str, more: list[str], ending: str) -> Path:
     """What the compiler makes of it, from the cache if it is there."""
-    headers = [(HERE / name).read_text(encoding="utf-8") for name in ("runtime.h", "cuda.h", "ptx.h")]
+    headers = [(HERE / name).read_text(encoding="utf-8") for name in HEADERS]
     digest = hashlib.sha256("\0".join([*_COMPILER, *more, *headers, text]).encode()).hexdigest()[:24]
-    built = _cache() / f"{digest}{ending}"
+    built = toolchain.cache("cudasim") / f"{digest}{ending}"
     if not built.exists():
-        building = built.with_suffix(f".{os.getpid()}{ending}")
-        command = [*_COMPILER, f"-I{HERE}", "-xc++", "-", "-xnone", *more, "-o", str(building)]
-        done = subprocess.run(command, input=text, capture_output=True, text=True)
-        if done.returncode:
-            raise CompileError(done.stderr)
-        building.replace(built)
+        compile_to([*_COMPILER, f"-I{HERE}", "-xc++", "-", "-xnone", *more], built, text)
     return built
 
 

@@ -19,24 +19,7 @@
 #include <thread>
 #include <vector>
 
-#if !defined(__x86_64__) || !defined(__linux__)
-#error "cudasim's fibers are written for Linux on x86-64"
-#endif
-
-asm(R"(
-.text
-.globl cudasim_switch
-.hidden cudasim_switch
-.type cudasim_switch,@function
-cudasim_switch:
-  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
-  mov %rsp,(%rdi)
-  mov %rsi,%rsp
-  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
-  ret
-.size cudasim_switch,.-cudasim_switch
-)");
-extern "C" void cudasim_switch(void** save, void* load);
+#include "../metalsim/runtime/fiber_switch.h"
 
 namespace cudasim {
 
@@ -128,14 +111,14 @@ Tls own_tls() {
 
 void leave() {
   void* unused;
-  cudasim_switch(&unused, worker().main);
+  fiber_switch(&unused, worker().main);
   __builtin_unreachable();
 }
 
 void wait_as(Fiber::State state, const char* what) {
   own.fiber->state = state;
   own.fiber->waits = what;
-  cudasim_switch(&own.fiber->stack_pointer, worker().main);
+  fiber_switch(&own.fiber->stack_pointer, worker().main);
 }
 
 void begin_fiber() {
@@ -175,7 +158,7 @@ void run_turn(Worker& w) {
           if (f.state != Fiber::State::kReady || asleep[static_cast<std::size_t>(f.linear / 32)]) continue;
           any = more = true;
           own.fiber = &f;
-          cudasim_switch(&w.main, f.stack_pointer);
+          fiber_switch(&w.main, f.stack_pointer);
           if (!w.cluster->fault.empty()) return;
         }
       }

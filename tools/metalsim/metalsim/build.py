@@ -50,8 +50,8 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _compile(command: Sequence[str], output: Path, text: str | None = None) -> None:
-    """Runs a compiler that writes `output`, which appears at once or not at all."""
+def compile_to(command: Sequence[str], output: Path, text: str | None = None) -> None:
+    """Runs a compiler that writes `output`, which appears at once or not at all. CompileError, with its words."""
     unfinished = output.with_name(f"{output.name}.{os.getpid()}")
     try:
         done = toolchain.run([*command, "-o", str(unfinished)], text)
@@ -69,7 +69,7 @@ def runtime() -> Path:
         files = [str(path) for path in sorted(toolchain.RUNTIME.glob("*.cpp"))]
         command = [toolchain.clang(), "-std=c++20", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", *files]
         try:
-            _compile([*command, "-lpthread", "-ldl"], output)
+            compile_to([*command, "-lpthread", "-ldl"], output)
         except CompileError as e:
             raise ToolError(f"[metalsim] the runtime does not compile:\n{e}") from None
     return output
@@ -79,7 +79,7 @@ def _kernel_side(checked: bool) -> Path:
     output = toolchain.cache() / f"kernel_side-{_key(checked)}.o"
     if not output.exists():
         command = [toolchain.clang(), "-std=c++17", "-O2", *_CODE, "-fno-exceptions", f"-DMSL_CHECKED={int(checked)}"]
-        _compile([*command, "-c", str(toolchain.SHIM / "kernel_side.cpp")], output)
+        compile_to([*command, "-c", str(toolchain.SHIM / "kernel_side.cpp")], output)
     return output
 
 
@@ -98,9 +98,9 @@ def compile_cpp(text: str, checked: bool, options: Sequence[str] = ()) -> Path:
         "-I",
         str(toolchain.SHIM),
     ]
-    _compile([*command, "-x", "c++", "-c", "-"], part, text)
+    compile_to([*command, "-x", "c++", "-c", "-"], part, text)
     link = [toolchain.clang(), "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", str(part), str(_kernel_side(checked)), "-lm"]
-    _compile(link, output)
+    compile_to(link, output)
     part.unlink(missing_ok=True)
     return output
 

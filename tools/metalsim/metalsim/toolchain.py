@@ -49,13 +49,14 @@ def why_not() -> str:
     return ""
 
 
-def cache() -> Path:
-    """The directory of compiled things: $METALSIM_CACHE, or one for this user among the temporary files."""
-    chosen = os.environ.get("METALSIM_CACHE")
-    path = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"metalsim-{os.getuid()}"
+def cache(tool: str = "metalsim") -> Path:
+    """The directory of what a tool compiles: $METALSIM_CACHE, or one for this user among the temporary files."""
+    variable = f"{tool.upper()}_CACHE"
+    chosen = os.environ.get(variable)
+    path = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"{tool}-{os.getuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_uid != os.getuid():
-        raise ToolError(f"[metalsim] {path} belongs to somebody else: set METALSIM_CACHE to a directory of your own.")
+        raise ToolError(f"[{tool}] {path} belongs to somebody else: set {variable} to a directory of your own.")
     return path
 
 

@@ -3,26 +3,8 @@
 #include <cstdio>
 #include <map>
 
+#include "fiber_switch.h"
 #include "worker.h"
-
-#if !defined(__x86_64__) || !defined(__linux__)
-#error "metalsim's fibers are written for Linux on x86-64"
-#endif
-
-asm(R"(
-.text
-.globl metalsim_switch
-.hidden metalsim_switch
-.type metalsim_switch,@function
-metalsim_switch:
-  push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
-  mov %rsp,(%rdi)
-  mov %rsi,%rsp
-  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
-  ret
-.size metalsim_switch,.-metalsim_switch
-)");
-extern "C" void metalsim_switch(void** save, void* load);
 
 namespace metalsim {
 
@@ -30,7 +12,7 @@ constinit thread_local Worker* running = nullptr;
 
 void Worker::leave() {
   void* unused;
-  metalsim_switch(&unused, main_);
+  fiber_switch(&unused, main_);
   __builtin_unreachable();
 }
 
@@ -57,7 +39,7 @@ void Worker::insert(Fiber* f) {
 
 void Worker::go_to(Fiber* fiber, void** save) {
   current = fiber;
-  metalsim_switch(save, fiber->stack_pointer);
+  fiber_switch(save, fiber->stack_pointer);
 }
 
 void Worker::block(State state, Site site) {
@@ -121,7 +103,7 @@ void Worker::exit_fiber() {
   void* unused;
   if (!head_) {
     if (alive_) deadlock();
-    metalsim_switch(&unused, main_);
+    fiber_switch(&unused, main_);
   }
   go_to(head_, &unused);
 }
