@@ -9,7 +9,6 @@ from pathlib import Path
 import lines
 import mimi
 import shards
-import torch
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,10 +17,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("codec", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
-    stored = torch.load(options.codec, map_location="cpu", weights_only=True)
-    codec = mimi.build(stored["config"])
-    codec.load_state_dict(stored["codec"])
-    found = lines.coded(shards.read(options.corpus, "agents"), codec.eval(), "cpu")
+    codec, _ = mimi.load(options.codec)
+    found = lines.coded(shards.read(options.corpus, "agents"), codec, "cpu")
     lines.keep(options.out, found)
     print(f"{len(found)} lines, {options.out.stat().st_size} bytes")
 

@@ -42,10 +42,7 @@ def main() -> None:
     parser.add_argument("codec", type=Path)
     parser.add_argument("--limit", type=int, default=6, help="clips of a speaker")
     options = parser.parse_args()
-    state = torch.load(options.codec, map_location="cpu", weights_only=True)
-    codec = mimi.build(state["config"])
-    codec.load_state_dict(state["codec"])
-    codec.eval()
+    codec, _ = mimi.load(options.codec)
     spectra = Spectra()
     rows: dict[str, list[tuple[float, ...]]] = {}
     with torch.no_grad():

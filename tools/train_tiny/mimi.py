@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("NO_TORCH_COMPILE", "1")
 
+import torch
 from moshi.models.compression import MimiModel
 from moshi.modules import SEANetDecoder, SEANetEncoder, transformer
 from moshi.quantization import SplitResidualVectorQuantizer
@@ -73,3 +75,11 @@ def build(config: dict[str, Any], device: str = "cpu") -> MimiModel:
     )
     model.set_num_codebooks(config["quantizer"]["n_q"])
     return model.to(device)
+
+
+def load(path: Path, device: str = "cpu") -> tuple[MimiModel, dict[str, Any]]:
+    """What train_codec.py wrote, ready to be used, and its configuration."""
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    codec = build(stored["config"], device)
+    codec.load_state_dict(stored["codec"])
+    return codec.eval(), stored["config"]

@@ -1,4 +1,4 @@
-"""Clips on the training device, and streams mixed from them there: two lines after each other, room and noise."""
+"""Clips on the training device, and streams mixed from them there: two lines after each other."""
 
 from __future__ import annotations
 
@@ -56,21 +56,3 @@ class Pool:
         out = self.add(torch.zeros(batch, samples, device=self.device), first, at)
         pause = (uniform((batch,), 0.05, 0.8, self.device) * RATE).long()
         return self.add(out, second, at + self.lengths[first] + pause)
-
-
-def microphone(sound: Tensor) -> Tensor:
-    """Light room, tilt and noise on [B, samples]; the level stays."""
-    batch, samples = sound.shape
-    device, n = sound.device, RATE // 5
-    decay = uniform((batch, 1), 200, 1400, device)
-    room = torch.randn(batch, n, device=device) * torch.exp(-torch.arange(n, device=device)[None] / decay)
-    room = room * uniform((batch, 1), 0.0, 0.04, device) * (torch.rand(batch, 1, device=device) < 0.4)
-    room[:, :24].zero_()  # the first millisecond is the direct sound
-    room[:, 0].fill_(1)
-    room[:, 1] = uniform((batch,), -0.35, 0.35, device)  # tilt
-    size = 1 << (samples + n).bit_length()
-    out = torch.fft.irfft(torch.fft.rfft(sound, size) * torch.fft.rfft(room, size), size)[:, :samples]
-    noise = torch.randn(batch, samples, device=device)
-    noise[:, 1:] = noise[:, 1:] + uniform((batch, 1), 0.0, 0.95, device) * noise[:, :-1]
-    level = 10 ** (uniform((batch, 1), -75, -45, device) / 20) * (torch.rand(batch, 1, device=device) < 0.7)
-    return (out + noise * level).clamp(-1, 1)

@@ -15,9 +15,9 @@ import sentencepiece
 import torch
 from lines import VOICE, AgentLines, Users, encode
 from lm import PAD, TEXT_CARD, Sizes
-from pool import microphone
+from rooms import channel, microphone
 from torch import Tensor, nn
-from warps import channel, moved
+from warps import moved
 
 GAP = 6  # frames of silence before and after the system prompt
 UNMOVED = 0.25  # of the talks: the user nearly as recorded

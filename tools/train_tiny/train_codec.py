@@ -19,9 +19,10 @@ import shards
 import torch
 from critics import Critics
 from losses import Spectra
-from pool import Pool, microphone, uniform
+from pool import Pool, uniform
 from quantizer import Quantizer
 from replay import Replayed
+from rooms import microphone
 from torch import Tensor, nn
 from torch.nn import functional
 

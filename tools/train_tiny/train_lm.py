@@ -244,14 +244,11 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = False  # codes must be those of the package
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    stored = torch.load(options.codec, map_location="cpu", weights_only=True)
-    codec = mimi.build(stored["config"], device)
-    codec.load_state_dict(stored["codec"])
-    codec.eval()
+    codec, config = mimi.load(options.codec, device)
     earlier = load(options.resume) if options.resume else None
     pieces = bytes(earlier["tokenizer"].numpy()) if earlier else tokenizer.train()
     processor = tokenizer.load(pieces)
-    quantizer = stored["config"]["quantizer"]
+    quantizer = config["quantizer"]
     sizes = Sizes(**earlier["sizes"]) if earlier else Sizes(codebooks=quantizer["n_q"], card=quantizer["bins"])
     if options.agents:
         agents = lines.kept(options.agents)

@@ -17,7 +17,8 @@ import shards
 import torch
 from bands import RATE, mel_bank
 from measures import Sound, words
-from pool import Pool, microphone, uniform
+from pool import Pool, uniform
+from rooms import microphone
 from torch import Tensor, nn
 from torch.nn import functional
 from voices import PRESETS
