@@ -1,4 +1,4 @@
-// tools/metalsim/runtime/fiber_switch.h: from one stack to another. For one source file of a library, also of cudasim's.
+// tools/metalsim/runtime/fiber_switch.h: from one stack to another. For one source file of a library; cudasim has one, too.
 #pragma once
 
 #if !defined(__x86_64__) || !defined(__linux__)
