@@ -1,4 +1,4 @@
-// tools/metalsim/runtime/fiber_switch.h: from one stack to another. For one source file of a library; cudasim has one, too.
+// tools/metalsim/runtime/fiber_switch.h: from one stack to another; of one source file in a library, also in cudasim.
 #pragma once
 
 #if !defined(__x86_64__) || !defined(__linux__)
